@@ -206,6 +206,10 @@ impl DeadLetterStore for RemoteLetters {
     fn unreadable(&self) -> Vec<Error> {
         self.http.unreadable()
     }
+
+    fn unreadable_records(&self) -> u64 {
+        self.http.unreadable_records()
+    }
 }
 
 fn letters() -> Setup<RemoteLetters> {

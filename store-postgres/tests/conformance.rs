@@ -235,4 +235,8 @@ impl DeadLetterStore for Proxied {
     fn unreadable(&self) -> Vec<Error> {
         self.store.unreadable()
     }
+
+    fn unreadable_records(&self) -> u64 {
+        self.store.unreadable_records()
+    }
 }

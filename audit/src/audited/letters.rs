@@ -186,6 +186,10 @@ impl<S: DeadLetterStore> DeadLetterStore for AuditedLetters<S> {
     fn unreadable(&self) -> Vec<Error> {
         self.inner.unreadable()
     }
+
+    fn unreadable_records(&self) -> u64 {
+        self.inner.unreadable_records()
+    }
 }
 
 fn facts(lease: &LetterLease) -> [(String, String); 2] {

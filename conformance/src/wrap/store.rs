@@ -117,6 +117,10 @@ macro_rules! wraps_stores {
             fn unreadable(&self) -> Vec<Error> {
                 self.inner.unreadable()
             }
+
+            fn unreadable_records(&self) -> u64 {
+                self.inner.unreadable_records()
+            }
         }
     )+ };
 }

@@ -185,11 +185,19 @@ pub trait DeadLetterStore: DeadLetterSink {
         Ok(())
     }
 
-    /// Returns, for each partition of letters that cannot be read beyond some offset, the cause with its position.
+    /// Returns the ranges of records that cannot be read, each as an error with its position and cause; of very many,
+    /// the first ones.
     ///
-    /// Known after a [`list`](Self::list), which lists the letters that can be read. The default returns none.
+    /// Known after a [`list`](Self::list) or a [`count`](Self::count), which contain only letters that can be read. The
+    /// default returns none.
     fn unreadable(&self) -> Vec<Error> {
         Vec::new()
+    }
+
+    /// Returns the number of offsets of all ranges that cannot be read: that many letters, at most, are missing from
+    /// lists and counts. The default returns 0.
+    fn unreadable_records(&self) -> u64 {
+        0
     }
 }
 
@@ -231,5 +239,9 @@ impl<T: DeadLetterStore + ?Sized> DeadLetterStore for Arc<T> {
 
     fn unreadable(&self) -> Vec<Error> {
         (**self).unreadable()
+    }
+
+    fn unreadable_records(&self) -> u64 {
+        (**self).unreadable_records()
     }
 }

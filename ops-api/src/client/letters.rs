@@ -25,13 +25,17 @@ pub(super) struct RemoteLetters {
     client: Arc<Client>,
     store: String,
     guarantees: Guarantees,
-    /// Of the last listing.
-    unreadable: Mutex<Vec<ErrorBody>>,
+    /// Of the last list or count: causes, and the number of records.
+    unreadable: Mutex<(Vec<ErrorBody>, u64)>,
 }
 
 impl RemoteLetters {
     pub(super) fn new(client: Arc<Client>, store: &str, guarantees: Guarantees) -> Self {
         Self { client, store: store.to_owned(), guarantees, unreadable: Mutex::default() }
+    }
+
+    fn keep(&self, unreadable: Vec<ErrorBody>, records: u64) {
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = (unreadable, records);
     }
 
     async fn resolved(
@@ -131,8 +135,9 @@ impl DeadLetterStore for RemoteLetters {
         loop {
             query.limit = Some(wanted - found.len());
             let asked = LettersIn { store: self.store.clone(), query: (&query).into() };
-            let Letters { letters, more, unreadable } = self.client.post(Route::LettersRead, &asked).await?;
-            *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
+            let Letters { letters, more, unreadable, unreadable_records } =
+                self.client.post(Route::LettersRead, &asked).await?;
+            self.keep(unreadable, unreadable_records);
             let is_empty = letters.is_empty();
             for letter in letters {
                 found.push(DeadLetter::try_from(letter)?);
@@ -146,7 +151,9 @@ impl DeadLetterStore for RemoteLetters {
 
     async fn count(&self, query: &LetterQuery) -> Result<u64> {
         let asked = LettersIn { store: self.store.clone(), query: query.into() };
-        Ok(self.client.post::<Count>(Route::LettersCount, &asked).await?.count)
+        let Count { count, unreadable, unreadable_records } = self.client.post(Route::LettersCount, &asked).await?;
+        self.keep(unreadable, unreadable_records);
+        Ok(count)
     }
 
     async fn resolve(&self, letters: &[LetterId], resolution: &Resolution) -> Result<Vec<bool>> {
@@ -191,6 +198,10 @@ impl DeadLetterStore for RemoteLetters {
 
     fn unreadable(&self) -> Vec<Error> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.iter().cloned().map(Error::from).collect()
+        unreadable.0.iter().cloned().map(Error::from).collect()
+    }
+
+    fn unreadable_records(&self) -> u64 {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 }

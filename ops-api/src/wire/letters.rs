@@ -1,7 +1,7 @@
 //! Dead letters: queries, and letters with or without their payload.
 
 use serde::{Deserialize, Serialize};
-use tidings_core::{DeadLetter, Error, ErrorKind, LetterId, LetterQuery, LetterState, Name};
+use tidings_core::{DeadLetter, DeadLetterStore, Error, ErrorKind, LetterId, LetterQuery, LetterState, Name};
 use tidings_core::{ResolutionKind, Result, Timestamp};
 
 use super::bytes::Text;
@@ -175,8 +175,11 @@ pub struct Letters {
     pub letters: Vec<Letter>,
     /// Whether more are selected than one answer has: ask for those after the last one.
     pub more: bool,
-    /// The positions beyond which letters cannot be read, with the causes.
+    /// The ranges that cannot be read, with the causes; of very many, the first ones.
     pub unreadable: Vec<crate::ErrorBody>,
+    /// The number of offsets of all ranges that cannot be read.
+    #[serde(default)]
+    pub unreadable_records: u64,
 }
 
 /// A letter.
@@ -289,10 +292,25 @@ impl TryFrom<Letter> for DeadLetter {
 }
 
 /// A number of letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Count {
     /// The number.
     pub count: u64,
+    /// The ranges that cannot be read, as of a list.
+    #[serde(default)]
+    pub unreadable: Vec<crate::ErrorBody>,
+    /// The number of offsets of all ranges that cannot be read.
+    #[serde(default)]
+    pub unreadable_records: u64,
+}
+
+impl Count {
+    /// Creates the answer of a store.
+    pub fn new(count: u64, store: &dyn DeadLetterStore) -> Self {
+        let unreadable = store.unreadable().iter().map(crate::ErrorBody::from).collect();
+        Self { count, unreadable, unreadable_records: store.unreadable_records() }
+    }
 }
 
 /// A request to bury letters.

@@ -58,6 +58,7 @@ impl Api {
             self.record_read(call, &found).await?;
         }
         found.unreadable = store.unreadable().iter().map(ErrorBody::from).collect();
+        found.unreadable_records = store.unreadable_records();
         encode(&found)
     }
 
@@ -81,8 +82,9 @@ impl Api {
     pub(super) async fn count_letters(&self, call: &Call) -> Result<String> {
         let LettersIn { store, query } = call.body()?;
         let query = selected(call, query)?;
-        let count = self.backends.letters(&call.caller, &store)?.store().count(&query).await?;
-        encode(&Count { count })
+        let letters = self.backends.letters(&call.caller, &store)?;
+        let count = letters.store().count(&query).await?;
+        encode(&Count::new(count, &**letters.store()))
     }
 
     pub(super) async fn check_letters(&self, call: &Call) -> Result<String> {

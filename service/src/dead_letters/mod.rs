@@ -1,6 +1,7 @@
 //! Dead letters of any backend: list, redrive, discard and park them.
 
 mod groups;
+mod late;
 mod options;
 mod redrive;
 mod topics;
@@ -15,6 +16,7 @@ use tidings_core::{
 };
 
 pub use self::groups::{GroupBy, LetterGroup, LetterGroups};
+use self::late::LatePublisher;
 pub use self::options::{RedriveOptions, RedriveReport};
 pub use self::topics::{REDRIVE_GROUP_SUFFIX, TopicDeadLetters};
 
@@ -67,6 +69,25 @@ impl DeadLetters {
         Self { store: Arc::new(store), publisher, operator: Self::DEFAULT_OPERATOR.to_owned(), topics: None }
     }
 
+    /// Creates a handle to the letters of `store`, which redrives through a publisher of `transport`. The first redrive
+    /// opens it: to list letters takes no right to write.
+    ///
+    /// ```
+    /// use tidings_core::LetterQuery;
+    /// use tidings_memory::{MemoryDeadLetters, MemoryTransport};
+    /// use tidings_service::DeadLetters;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let letters = DeadLetters::through(MemoryDeadLetters::new(), MemoryTransport::new());
+    /// assert_eq!(letters.count(&LetterQuery::default()).await?, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn through(store: impl DeadLetterStore, transport: impl Transport) -> Self {
+        Self::new(store, Arc::new(LatePublisher::new(Arc::new(transport))))
+    }
+
     /// Opens the letters of these topics, in their dead-letter topics. See [`TopicDeadLetters`] for its cost.
     ///
     /// # Errors
@@ -76,7 +97,7 @@ impl DeadLetters {
         T: Transport + Clone,
         N: Into<Name>,
     {
-        let publisher = transport.publisher().await?;
+        let publisher = Arc::new(LatePublisher::new(Arc::new(transport.clone())));
         let store = Arc::new(TopicDeadLetters::open(transport, topics).await?);
         let operator = Self::DEFAULT_OPERATOR.to_owned();
         Ok(Self { store: Arc::clone(&store) as Arc<dyn DeadLetterStore>, publisher, operator, topics: Some(store) })

@@ -160,7 +160,7 @@ pub struct RedriveReport {
     pub behind: u64,
     /// Letters that the broker or the store refused, with the error: they stay. At most [`Self::MAX_REFUSALS`].
     pub refused: Vec<(LetterId, Error)>,
-    /// Positions beyond which letters cannot be read, each with the cause: these letters stay.
+    /// Ranges that cannot be read, each with the cause: their letters stay.
     pub unreadable: Vec<Error>,
     /// Whether there may be more letters, beyond [`RedriveOptions::limit`] or [`Self::MAX_REFUSALS`], or because the
     /// run was ended early.

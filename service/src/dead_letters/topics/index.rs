@@ -12,6 +12,9 @@ use uuid::Uuid;
 /// The limit of letters, with those that only a state is left of: about 300 bytes each.
 pub(super) const MAX_LETTERS: usize = 1_000_000;
 
+/// A query that names fewer than one in this number of letters looks them up by their identities.
+const MANY: usize = 8;
+
 /// The operator of letters that an older version redrove, which kept only an offset.
 const OLDER_VERSION: &str = "an older version";
 
@@ -175,7 +178,8 @@ impl Index {
     ) -> Vec<(TopicPartition, Vec<(u64, LetterKey)>)> {
         let from = after.map_or(Bound::Unbounded, |(at, _)| Bound::Included(at.clone()));
         let (mut found, mut left) = (Vec::new(), max);
-        for (at, letters) in self.order.range((from, Bound::Unbounded)) {
+        let few = self.few(query);
+        for (at, letters) in few.as_ref().unwrap_or(&self.order).range((from, Bound::Unbounded)) {
             if left == 0 {
                 break;
             }
@@ -197,7 +201,22 @@ impl Index {
             let first = first(at);
             letters.iter().filter(|(offset, key)| *offset >= first && self.may_match(key, query)).count() as u64
         };
-        self.order.iter().map(of).sum()
+        let few = self.few(query);
+        few.as_ref().unwrap_or(&self.order).iter().map(of).sum()
+    }
+
+    /// Returns the letters that `query` names, in the order of burying; `None` if it selects by other properties, or
+    /// names so many that all letters can be looked at for less.
+    fn few(&self, query: &LetterQuery) -> Option<BTreeMap<TopicPartition, Vec<(u64, LetterKey)>>> {
+        let ids = query.ids.as_ref().filter(|ids| ids.len() < self.letters.len() / MANY)?;
+        let mut few = BTreeMap::<TopicPartition, Vec<_>>::new();
+        for (key, letter) in ids.iter().flat_map(|id| self.of(id)) {
+            if let Some((at, offset)) = &letter.place {
+                few.entry(at.clone()).or_default().push((*offset, key.clone()));
+            }
+        }
+        few.values_mut().for_each(|letters| letters.sort_unstable_by_key(|(offset, _)| *offset));
+        Some(few)
     }
 
     fn may_match(&self, key: &LetterKey, query: &LetterQuery) -> bool {
@@ -351,6 +370,22 @@ mod tests {
         assert_eq!(page(Some(&(at(), 2)), 3), [3, 4, 5]);
         assert_eq!(page(Some(&(at(), 7)), 3), [8, 9]);
         assert_eq!(index.count(&LetterQuery::default(), |_| 4), 6);
+    }
+
+    #[test]
+    fn a_few_named_letters_are_found_without_the_others() {
+        let letters: Vec<DeadLetter> = (0..100).rev().map(|offset| letter(offset, 1)).collect();
+        let index = index(&letters);
+        let named = |offsets: &[u64]| {
+            let ids = offsets.iter().map(|offset| letter(*offset, 1).id());
+            let query = LetterQuery::default().with_ids(ids);
+            let found = index.candidates(&query, None, usize::MAX).into_iter().flat_map(|(_, letters)| letters);
+            let found: Vec<u64> = found.map(|(offset, _)| offset).collect();
+            assert_eq!(index.count(&query, |_| 0), found.len() as u64);
+            (index.few(&query).map(|few| few.values().map(Vec::len).sum::<usize>()), found)
+        };
+        assert_eq!(named(&[7, 3, 500]), (Some(2), vec![92, 96]), "in the order of burying");
+        assert_eq!(named(&(0..50).collect::<Vec<_>>()).0, None);
     }
 
     #[test]

@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use tidings_core::{
-    DeadLetter, DeadLetterSink, DeadLetterStore, Error, Guarantees, Leased, LetterEntry, LetterId, LetterKey,
-    LetterLease, LetterQuery, Name, Resolution, Result, Timestamp, Transport, async_trait,
+    DeadLetter, DeadLetterSink, DeadLetterStore, Error, ErrorKind, Guarantees, Leased, LetterEntry, LetterId,
+    LetterKey, LetterLease, LetterQuery, Name, Resolution, Result, Timestamp, Transport, async_trait,
 };
 use tokio::sync::Mutex;
 
 use self::index::MAX_LETTERS;
 pub use self::session::REDRIVE_GROUP_SUFFIX;
 use self::session::{Broker, Session};
+use super::late::{LatePublisher, LateSink};
 use crate::logs;
 
 /// The ttl of the leases under which letters are discarded and parked.
@@ -45,11 +46,18 @@ const RESOLVE_LEASE: Duration = Duration::from_secs(60);
 pub struct TopicDeadLetters {
     topics: Vec<Name>,
     broker: Broker,
-    sink: Arc<dyn DeadLetterSink>,
+    sink: LateSink,
     guarantees: Guarantees,
     /// `None` until the first call, and after a failed or dropped one.
     session: Mutex<Option<Session>>,
-    unreadable: StdMutex<Vec<(tidings_core::ErrorKind, String)>>,
+    unreadable: StdMutex<Unread>,
+}
+
+/// What the last call could not read: causes, and the number of records.
+#[derive(Debug, Default)]
+struct Unread {
+    causes: Vec<(ErrorKind, String)>,
+    records: u64,
 }
 
 impl TopicDeadLetters {
@@ -58,7 +66,7 @@ impl TopicDeadLetters {
     /// The limit of a lease's ttl: the records of a lease are kept uncompacted for longer.
     pub const MAX_LEASE: Duration = LetterLease::MAX_TTL;
 
-    /// Opens the letters of these topics.
+    /// Opens the letters of these topics. Reading them takes no right to write: publishers are opened by their first use.
     ///
     /// # Errors
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a `<topic>-dlq` or `<topic>-dlq-state` that does not exist:
@@ -69,15 +77,21 @@ impl TopicDeadLetters {
         N: Into<Name>,
     {
         let topics: Vec<Name> = topics.into_iter().map(Into::into).collect();
-        let sink = transport.dead_letters().await?;
-        // Memory creates them, if it may.
-        sink.check(&topics).await?;
-        let (admin, publisher) = (transport.admin().await?, transport.publisher().await?);
+        let (transport, admin): (Arc<dyn Transport>, _) = (Arc::new(transport.clone()), transport.admin().await?);
         let guarantees = transport.guarantees();
-        let broker = Broker { transport: Box::new(transport.clone()), admin, publisher };
+        let publisher = Arc::new(LatePublisher::new(Arc::clone(&transport)));
+        let sink = LateSink::new(Arc::clone(&transport));
+        let broker = Broker { transport, admin, publisher };
         let letters =
             Self { topics, broker, sink, guarantees, session: Mutex::default(), unreadable: StdMutex::default() };
-        letters.run(async |_| Ok(())).await?;
+        match letters.run(async |_| Ok(())).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Memory creates them, if it may.
+                letters.sink.check(&letters.topics).await?;
+                letters.run(async |_| Ok(())).await?;
+            }
+            opened => opened?,
+        }
         Ok(letters)
     }
 
@@ -101,8 +115,9 @@ impl TopicDeadLetters {
             None => self.open_session().await?,
         };
         let done = work(&mut session).await;
-        let unreadable = session.unreadable().iter().map(|error| (error.kind(), error.report())).collect();
-        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
+        let (causes, records) = session.unreadable();
+        let causes = causes.iter().map(|error| (error.kind(), error.report())).collect();
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Unread { causes, records };
         match &done {
             Ok(_) => *kept = Some(session),
             Err(_) => self.leave(&session).await,
@@ -308,6 +323,10 @@ impl DeadLetterStore for TopicDeadLetters {
 
     fn unreadable(&self) -> Vec<Error> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        unreadable.iter().map(|(kind, text)| Error::new(*kind, text.clone())).collect()
+        unreadable.causes.iter().map(|(kind, text)| Error::new(*kind, text.clone())).collect()
+    }
+
+    fn unreadable_records(&self) -> u64 {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).records
     }
 }

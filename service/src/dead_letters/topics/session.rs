@@ -67,7 +67,7 @@ impl Session {
         self.reader.close(admin).await
     }
 
-    pub(super) fn unreadable(&self) -> Vec<Error> {
+    pub(super) fn unreadable(&self) -> (Vec<Error>, u64) {
         self.reader.unreadable()
     }
 
@@ -81,7 +81,9 @@ impl Session {
                 let position = self.positions.get(&at).copied();
                 match position.filter(|position| *position <= partition.end) {
                     Some(position) => {
-                        self.starts.insert(at.clone(), partition.start);
+                        if self.starts.insert(at.clone(), partition.start) != Some(partition.start) {
+                            self.reader.forget();
+                        }
                         self.read_to(&at, position.max(partition.start), partition.end).await?;
                     }
                     None => return Ok(false),
@@ -288,7 +290,7 @@ async fn older(admin: &dyn Admin, service: &Name) -> Result<HashMap<TopicPartiti
 /// Keeps the transport's parts together.
 #[derive(Debug)]
 pub(super) struct Broker {
-    pub(super) transport: Box<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) admin: Arc<dyn Admin>,
     pub(super) publisher: Arc<dyn tidings_core::Publisher>,
 }

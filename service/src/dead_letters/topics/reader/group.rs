@@ -10,7 +10,7 @@ use tidings_core::{
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::unreadable::UnreadableEnds;
+use super::unreadable::UnreadableRanges;
 
 /// The session timeout of the group's member, for protocols where members set it.
 const SESSION: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct GroupReader {
     consumer: Arc<dyn Consumer>,
     group: Name,
-    unreadable: UnreadableEnds,
+    unreadable: UnreadableRanges,
 }
 
 impl GroupReader {
@@ -39,7 +39,7 @@ impl GroupReader {
         let options = ConsumerOptions::new(group.clone(), topics).with_session_timeout(SESSION);
         let consumer = transport.consumer(options).await?;
         consumer.pause(partitions).await?;
-        let reader = Self { consumer, group, unreadable: UnreadableEnds::default() };
+        let reader = Self { consumer, group, unreadable: UnreadableRanges::default() };
         let mut waiting = partitions.len();
         while waiting > 0 {
             if let Step::Assigned(given) = reader.step("its partitions were not assigned").await? {
@@ -58,7 +58,7 @@ impl GroupReader {
         left
     }
 
-    pub(super) fn unreadable(&self) -> &UnreadableEnds {
+    pub(super) fn unreadable(&self) -> &UnreadableRanges {
         &self.unreadable
     }
 

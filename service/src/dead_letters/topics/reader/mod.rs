@@ -8,7 +8,7 @@ use tidings_core::{Admin, Error, ErrorKind, Name, Result, SeekTo, StoredRecord, 
 
 use self::group::GroupReader;
 use self::position::PositionReader;
-use self::unreadable::UnreadableEnds;
+use self::unreadable::UnreadableRanges;
 
 /// Reads by position where the transport can, and else as the only member of a group.
 #[derive(Debug)]
@@ -42,13 +42,20 @@ impl Reader {
         }
     }
 
-    /// Returns the partitions that cannot be read beyond an offset, as errors.
-    pub(super) fn unreadable(&self) -> Vec<Error> {
-        let ends: &UnreadableEnds = match self {
+    /// Returns the ranges that cannot be read, as errors, and the number of their offsets.
+    pub(super) fn unreadable(&self) -> (Vec<Error>, u64) {
+        let ranges: &UnreadableRanges = match self {
             Self::ByPosition(reader) => reader.unreadable(),
             Self::InGroup(reader) => reader.unreadable(),
         };
-        ends.errors()
+        (ranges.errors(), ranges.records())
+    }
+
+    /// Forgets records that were read before they were wanted: a log has changed.
+    pub(super) fn forget(&mut self) {
+        if let Self::ByPosition(reader) = self {
+            reader.forget();
+        }
     }
 
     /// Returns the position at which to read from `to` on.
