@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -247,17 +248,33 @@ pub(crate) struct Caller {
     pub(crate) is_known: bool,
     /// The id of the request, which all records of it have.
     pub(crate) request: String,
+    /// The address of the client.
+    pub(crate) client: Option<ClientAddress>,
+}
+
+/// The address at the other end of a connection: of a client, or of a proxy. Requests to a server of the user's own
+/// have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// Returns a principal with the address of its client, if that is known.
+pub(crate) fn at_address(principal: Principal, client: Option<ClientAddress>) -> Principal {
+    match client {
+        // As IPv4 where a listener on all addresses shows it as IPv6.
+        Some(ClientAddress(address)) => principal.with_address(address.to_canonical().to_string()),
+        None => principal,
+    }
 }
 
 impl Caller {
     fn new(name: &str, role: Role, is_known: bool) -> Self {
-        Self { name: name.to_owned(), role, is_known, request: Uuid::now_v7().to_string() }
+        Self { name: name.to_owned(), role, is_known, request: Uuid::now_v7().to_string(), client: None }
     }
 
     /// Returns the caller as the audit has it.
     pub(crate) fn principal(&self) -> Principal {
         let how = if self.is_known { "token" } else { "loopback" };
-        Principal::new(&self.name).with_authentication(how)
+        at_address(Principal::new(&self.name).with_authentication(how), self.client)
     }
 
     /// Returns who decides, for the records of it: the bearer of the token, with the name that a client gives.
@@ -317,7 +334,7 @@ fn is_local(headers: &HeaderMap, uri: &Uri) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
     let Some(host) = uri.authority().cloned().or(host) else { return false };
     let host = host.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

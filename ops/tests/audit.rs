@@ -140,6 +140,7 @@ async fn what_a_role_forbids_is_recorded_as_denied() {
         for record in records.iter().filter(|record| !is_intent(record)) {
             let outcome = record.outcome().map(|outcome| outcome.as_str());
             assert_eq!((record.principal.name.as_str(), outcome), ("vera", Some("denied")), "{route:?}");
+            assert_eq!(record.principal.address.as_deref(), Some("127.0.0.1"), "{route:?}");
         }
     }
 }
@@ -237,17 +238,21 @@ async fn admins_read_the_trail_page_by_page_and_verify_it() {
         seqs.extend(records.iter().filter_map(|record| record["seq"].as_u64()));
         after = format!("&after={}", answer["next"].as_str().expect("a position"));
     }
-    assert_eq!(seqs, (0..100).collect::<Vec<u64>>(), "an intent and a result for each topic, and no record of reads");
+    assert_eq!(seqs, (0..101).collect::<Vec<u64>>(), "an intent and a result for each topic, and one record of reads");
+    let read = world.records(100).remove(0);
+    let by = (read.verb.as_str(), read.principal.name.as_str(), read.principal.address.as_deref());
+    assert_eq!(by, ("audit.read", "root", Some("127.0.0.1")));
+    assert_eq!((read.counts["records"], read.outcome().map(|outcome| outcome.as_str())), (30, Some("ok")));
     for wrong in ["limit=x", "limits=1", "after=%ff"] {
         assert_eq!(request(&world.ops, "GET", &page(wrong), ADMIN, "").code, 400, "{wrong}");
     }
     assert!(request(&world.ops, "GET", &page("after=x"), ADMIN, "").code >= 400);
 
-    assert_eq!(world.sink.records().len(), 100);
+    assert_eq!(world.sink.records().len(), 101, "one a minute, and none about such records alone");
     let config = OpsConfig::new(format!("http://{}", world.ops.local_addr())).with_token(ADMIN);
     let trail = OpsTransport::open(config).await.expect("it connects").audit();
     let verified = verify(&*trail, &[]).await.expect("it reads");
-    assert!(verified.is_intact() && verified.records == 100, "{verified:?}");
+    assert!(verified.is_intact() && verified.records == 101, "{verified:?}");
     let refused = trail.append(world.sink.records()).await;
     assert!(refused.iter().all(|answer| answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unsupported)));
     assert_eq!(request(&world.ops, "GET", &page("limit=1"), OPERATOR, "").code, 403);
@@ -322,6 +327,7 @@ async fn requests_without_a_valid_token_are_counted_and_recorded_at_a_bounded_ra
     assert!((64..=68).contains(&records.len()), "64, and few later: {}", records.len());
     for record in &records {
         assert_eq!((record.principal.name.as_str(), record.verb.as_str()), ("(unknown)", "topic.read"));
+        assert_eq!(record.principal.address.as_deref(), Some("127.0.0.1"));
     }
     assert!(!format!("{records:?}").contains("a-guess"));
     assert_eq!(request(&world.ops, "POST", Route::TopicsCreate.path(), VIEWER, "{}").code, 403);

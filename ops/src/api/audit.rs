@@ -6,15 +6,15 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidings_audit::Auditor;
-use tidings_core::audit::{AuditOutcome, AuditPosition, AuditRecord, Principal};
+use tidings_audit::{Auditor, decode};
+use tidings_core::audit::{AuditOutcome, AuditPosition, AuditRecord, Principal, StoredAudit};
 use tidings_core::{Error, ErrorKind, Name, Result};
 use tidings_ops_api::wire::AuditRecords;
 use tidings_ops_api::{MAX_NAMES, MAX_RECORD_BYTES, Role, Route};
 
 use super::Api;
 use super::call::{Call, encode};
-use crate::access::Caller;
+use crate::access::{Caller, ClientAddress, at_address};
 
 /// The nouns of paths, as records have them.
 const NOUNS: [(&str, &str); 8] = [
@@ -52,33 +52,55 @@ const UNKNOWN: &str = "(unknown)";
 const DENIALS: f64 = 64.0;
 /// The time after which one more is recorded: a client in a loop must not fill the trail, whose limit refuses changes.
 const DENIAL_EVERY: Duration = Duration::from_secs(10);
+/// Reads of the trail that are recorded at once, by caller.
+const READS: f64 = 1.0;
+/// The time after which one more is recorded: who reads a long trail reads many pages.
+const READ_EVERY: Duration = Duration::from_secs(60);
 
-/// Limits the records of refused requests, by the name of the caller: one of each configured token.
-#[derive(Debug, Default)]
-pub(super) struct Denials(Mutex<HashMap<String, Denied>>);
+/// Limits records by the name of the caller: one of each configured token.
+#[derive(Debug)]
+pub(super) struct Limited {
+    callers: Mutex<HashMap<String, Left>>,
+    at_once: f64,
+    every: Duration,
+}
 
 #[derive(Debug)]
-struct Denied {
+struct Left {
     /// The records that are left, at this time.
     left: f64,
     at: Instant,
     held_back: u64,
 }
 
-impl Denials {
-    /// Returns the number of refusals that were not recorded before this one; `None` if this one is not, either.
+impl Limited {
+    fn new(at_once: f64, every: Duration) -> Self {
+        Self { callers: Mutex::default(), at_once, every }
+    }
+
+    /// The limit of records about refused requests.
+    pub(super) fn denials() -> Self {
+        Self::new(DENIALS, DENIAL_EVERY)
+    }
+
+    /// The limit of records about reads of the trail.
+    pub(super) fn reads() -> Self {
+        Self::new(READS, READ_EVERY)
+    }
+
+    /// Returns the number of requests that were not recorded before this one; `None` if this one is not, either.
     fn take(&self, caller: &str, now: Instant) -> Option<u64> {
-        let mut callers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Denied { left: DENIALS, at: now, held_back: 0 };
-        let denied = callers.entry(caller.to_owned()).or_insert_with(new);
-        let gained = now.saturating_duration_since(denied.at).as_secs_f64() / DENIAL_EVERY.as_secs_f64();
-        (denied.left, denied.at) = ((denied.left + gained).min(DENIALS), now);
-        if denied.left < 1.0 {
-            denied.held_back += 1;
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Left { left: self.at_once, at: now, held_back: 0 };
+        let of = callers.entry(caller.to_owned()).or_insert_with(new);
+        let gained = now.saturating_duration_since(of.at).as_secs_f64() / self.every.as_secs_f64();
+        (of.left, of.at) = ((of.left + gained).min(self.at_once), now);
+        if of.left < 1.0 {
+            of.held_back += 1;
             return None;
         }
-        denied.left -= 1.0;
-        Some(std::mem::take(&mut denied.held_back))
+        of.left -= 1.0;
+        Some(std::mem::take(&mut of.held_back))
     }
 }
 
@@ -90,7 +112,8 @@ impl Api {
     pub(super) async fn audit(&self, call: &Call) -> Result<String> {
         let missing = "this endpoint has no audit trail: pass one to Ops::with_audit";
         let auditor = self.backends.auditor.as_ref();
-        let sink = auditor.ok_or_else(|| Error::new(ErrorKind::Unsupported, missing))?.sink();
+        let auditor = auditor.ok_or_else(|| Error::new(ErrorKind::Unsupported, missing))?;
+        let sink = auditor.sink();
         let [limit, after] = call.parameters(["limit", "after"])?;
         let limit = limit.map_or(Ok(DEFAULT_PAGE), |limit| limit.parse());
         let limit =
@@ -101,15 +124,36 @@ impl Api {
             let bytes: usize = page.records.iter().map(|record| record.bytes.len()).sum();
             let left = limit - page.records.len().min(limit);
             if page.records.is_empty() || left == 0 || bytes >= MAX_RECORD_BYTES {
-                return encode(&AuditRecords::from(page));
+                break;
             }
             let read = sink.read(Some(&page.next), AT_ONCE.min(left)).await?;
             if read.records.is_empty() {
-                return encode(&AuditRecords::from(page));
+                break;
             }
             page.records.extend(read.records);
             page.next = read.next;
         }
+        self.record_trail_read(auditor, call, &page.records).await;
+        encode(&AuditRecords::from(page))
+    }
+
+    /// Records that a caller has read the trail, at most once a minute, with the number of further reads. A page that
+    /// has nothing but such records leaves none: else who follows the trail would never come to its end.
+    ///
+    /// The page is returned in any case: a trail that takes no record is what its reader looks into.
+    async fn record_trail_read(&self, auditor: &Auditor, call: &Call, page: &[StoredAudit]) {
+        let is_read = |record: &StoredAudit| decode(record).is_ok_and(|record| record.verb == verb(Route::Audit));
+        if page.iter().all(is_read) {
+            return;
+        }
+        let Some(held_back) = self.reads.take(&call.caller.name, Instant::now()) else { return };
+        let mut done = intent(Route::Audit, &call.caller);
+        done.counts.insert("records".to_owned(), page.len() as u64);
+        if held_back > 0 {
+            done.counts.insert("further-reads".to_owned(), held_back);
+        }
+        // Logged by the sink's queue.
+        let _logged = auditor.record(&done, AuditOutcome::Ok).await;
     }
 
     /// Makes a change between the record of its intent and that of its result. Without the first it is not made.
@@ -150,10 +194,10 @@ impl Api {
         done
     }
 
-    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Denials`], and none
+    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Limited`], and none
     /// waits for the sink.
-    pub(super) fn record_unknown(&self, route: Route, why: &'static str) {
-        let principal = Principal::new(UNKNOWN);
+    pub(super) fn record_unknown(&self, route: Route, client: Option<ClientAddress>, why: &'static str) {
+        let principal = at_address(Principal::new(UNKNOWN), client);
         let done = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());
         let Some((auditor, done)) = self.bounded(UNKNOWN, done) else { return };
         let outcome = AuditOutcome::Denied { error: why.to_owned() };
@@ -163,7 +207,7 @@ impl Api {
         }));
     }
 
-    /// Records that a request beyond a viewer's was refused, within the bounds of [`Denials`]. It is refused in any
+    /// Records that a request beyond a viewer's was refused, within the bounds of [`Limited`]. It is refused in any
     /// case: a sink that takes no record is logged by it.
     pub(super) async fn record_denied(&self, route: Route, caller: &Caller, why: String) {
         if route.role() <= Role::Viewer {
@@ -190,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_client_in_a_loop_leaves_a_bounded_number_of_records() {
-        let (denials, now) = (Denials::default(), Instant::now());
+        let (denials, now) = (Limited::denials(), Instant::now());
         let recorded = (0..1_000).filter(|_| denials.take("vera", now).is_some()).count();
         assert_eq!(recorded, 64);
         assert_eq!(denials.take("ann", now), Some(0), "another caller has a limit of its own");

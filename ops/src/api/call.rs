@@ -15,9 +15,9 @@ use tidings_core::{Error, ErrorKind, Result};
 use tidings_ops_api::{MAX_ANSWER_BYTES, MAX_BODY_BYTES, Method, Route, status_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::audit::Denials;
+use super::audit::Limited;
 use super::{Backends, refusal};
-use crate::access::{Caller, Guard};
+use crate::access::{Caller, ClientAddress, Guard};
 use crate::refusals::Refused;
 use crate::routes::json;
 use crate::sources::Sources;
@@ -42,7 +42,8 @@ pub(crate) struct Api {
     pub(crate) guard: Guard,
     pub(crate) read_only: bool,
     pub(crate) backends: Backends,
-    pub(super) denials: Denials,
+    pub(super) denials: Limited,
+    pub(super) reads: Limited,
     places: Places,
 }
 
@@ -111,17 +112,19 @@ pub(super) struct Call {
 
 impl Api {
     pub(crate) fn new(sources: Arc<Sources>, guard: Guard, read_only: bool, backends: Backends) -> Self {
-        Self { sources, guard, read_only, backends, denials: Denials::default(), places: Places::new() }
+        let (denials, reads) = (Limited::denials(), Limited::reads());
+        Self { sources, guard, read_only, backends, denials, reads, places: Places::new() }
     }
 
     /// Answers a request.
     pub(super) async fn answer(self: Arc<Self>, route: Route, request: Request) -> Response {
         let (parts, body) = request.into_parts();
+        let client = parts.extensions.get::<ClientAddress>().copied();
         let caller = match self.identify(&parts.headers, &parts.uri) {
-            Ok(caller) => caller,
+            Ok(caller) => Caller { client, ..caller },
             Err(denied) => {
                 self.sources.refusals.count(denied.why);
-                self.record_unknown(route, denied.text);
+                self.record_unknown(route, client, denied.text);
                 return denied.answer();
             }
         };
@@ -365,6 +368,30 @@ pub(super) fn wrong_lease() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The figures of the paragraph "Bounds" of the guide are those of the code.
+    #[test]
+    fn the_documented_bounds_are_those_of_the_code() {
+        let guide = include_str!("../../../docs/guides/operations.md");
+        let bounds = guide.split("- **Bounds.** ").nth(1).and_then(|rest| rest.split("\n- **").next()).unwrap();
+        let bounds = bounds.replace("\n  ", " ");
+        let (body, answer, limit) = (MAX_BODY_BYTES >> 20, MAX_ANSWER_BYTES >> 20, TIME_LIMIT.as_secs());
+        let names = tidings_ops_api::MAX_NAMES;
+        for documented in [
+            format!(
+                "{MAX_READS} reads of records, {MAX_COMMANDS} commands to services, {MAX_LONG} redrives or discards"
+            ),
+            format!("and {MAX_REQUESTS} other requests"),
+            format!(
+                "a body of {body} MiB, an answer of {answer} MiB, {},{:03} names, {limit} s",
+                names / 1_000,
+                names % 1_000
+            ),
+            format!("A change that takes longer than {limit} s goes on"),
+        ] {
+            assert!(bounds.contains(&documented), "{documented:?}: {bounds}");
+        }
+    }
 
     #[test]
     fn commands_reads_and_long_work_have_places_of_their_own() {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tower_service::Service;
 
+use crate::access::ClientAddress;
 use crate::api;
 use crate::routes::plain;
 
@@ -71,7 +73,7 @@ impl Connections {
         Self { template, stopping: watch::Sender::new(false), tasks: JoinSet::new(), open: VecDeque::new() }
     }
 
-    pub(super) fn add(&mut self, stream: TcpStream) {
+    pub(super) fn add(&mut self, stream: TcpStream, client: IpAddr) {
         // Those that have ended, so that the set does not grow.
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|task| !task.is_finished());
@@ -80,7 +82,7 @@ impl Connections {
         {
             oldest.abort();
         }
-        let task = self.template.clone().serve(stream, self.stopping.subscribe());
+        let task = self.template.clone().serve(stream, client, self.stopping.subscribe());
         self.open.push_back(self.tasks.spawn(task));
     }
 
@@ -94,24 +96,30 @@ impl Connections {
 }
 
 impl Template {
-    async fn serve(self, stream: TcpStream, stopping: watch::Receiver<bool>) {
+    async fn serve(self, stream: TcpStream, client: IpAddr, stopping: watch::Receiver<bool>) {
+        let client = Some(ClientAddress(client));
         match &self.security {
-            Security::Plain => self.answer(stream, stopping).await,
+            Security::Plain => self.answer(stream, client, stopping).await,
             #[cfg(feature = "tls")]
             Security::Tls(acceptor) => {
                 let handshake = acceptor.accept(stream);
                 if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.client_timeout, handshake).await {
-                    self.answer(stream, stopping).await;
+                    self.answer(stream, client, stopping).await;
                 }
             }
         }
     }
 
-    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, mut stopping: watch::Receiver<bool>) {
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        client: Option<ClientAddress>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(self.limits.client_timeout);
         server.max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
-        let service = service_fn(|request| respond(self.router.clone(), request));
+        let service = service_fn(|request| respond(self.router.clone(), client, request));
         let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
         let stop = async { drop(stopping.wait_for(|stopping| *stopping).await) };
         tokio::select! {
@@ -126,7 +134,14 @@ impl Template {
     }
 }
 
-async fn respond(mut router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn respond(
+    mut router: Router,
+    client: Option<ClientAddress>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     if !request.body().is_end_stream() && !request.uri().path().starts_with(api::PREFIX) {
         // No other route reads a body, and none is read for being thrown away.
         let mut refusal = plain(StatusCode::PAYLOAD_TOO_LARGE, "this path takes no request body\n");
@@ -142,6 +157,23 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+
+    /// The figures of the section "Limits" of the crate's documentation are those of the code.
+    #[test]
+    fn the_documented_limits_are_those_of_the_code() {
+        let text = include_str!("../lib.rs");
+        let limits = text.split("//! # Limits").nth(1).and_then(|rest| rest.split("#![doc").next()).unwrap();
+        let limits = limits.replace("\n//! ", " ");
+        let (head, body) = (MAX_HEAD_BYTES >> 10, tidings_ops_api::MAX_BODY_BYTES >> 20);
+        for documented in [
+            "[`Ops::MAX_CONNECTIONS`] connections, of HTTP/1.1".to_owned(),
+            format!("{head} KiB and {MAX_HEADERS} headers of a request"),
+            format!("a body below `{}` only, of at most {body} MiB", api::PREFIX),
+        ] {
+            assert!(limits.contains(&documented), "{documented:?}: {limits}");
+        }
+        assert_eq!((head << 10, body << 20), (MAX_HEAD_BYTES, tidings_ops_api::MAX_BODY_BYTES), "whole units");
+    }
 
     /// Reads what is there, or waits for it; nothing at the end.
     async fn read(client: &UnixStream) -> String {
@@ -166,7 +198,7 @@ mod tests {
         let (client, server) = UnixStream::pair().unwrap();
         let stopping = watch::Sender::new(false);
         let stopped = stopping.subscribe();
-        let serving = tokio::spawn(async move { template.answer(server, stopped).await });
+        let serving = tokio::spawn(async move { template.answer(server, None, stopped).await });
         // The second one begins after 40 s, and ends after 80 s.
         for _ in 0..2 {
             client.writable().await.unwrap();

@@ -111,8 +111,8 @@ fn run(
 async fn accept(listener: &TcpListener, connections: &mut Connections) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.add(stream);
+            Ok((stream, client)) => {
+                connections.add(stream, client.ip());
                 // It may be answered before later ones push it out.
                 tokio::task::yield_now().await;
             }
