@@ -28,6 +28,8 @@ pub(crate) struct Limit {
 #[derive(Debug, Default)]
 struct Running {
     child: Option<Child>,
+    /// Whether the command leads a process group of its own, which ends with it in time.
+    in_group: bool,
     /// Whether no command may be started any more.
     is_over: bool,
 }
@@ -37,7 +39,8 @@ impl Limit {
     pub(crate) fn new(length: Duration) -> Self {
         let length = length.min(LIMIT);
         let length = length - Duration::from_nanos(u64::from(length.subsec_nanos()) % 1_000_000);
-        Self { until: Instant::now() + length, length, running: Arc::default() }
+        let running = Running { in_group: !has_terminal(), ..Running::default() };
+        Self { until: Instant::now() + length, length, running: Arc::new(Mutex::new(running)) }
     }
 
     /// Returns a guard that kills the command when it is dropped.
@@ -51,7 +54,11 @@ impl Limit {
         if running.is_over {
             return Ok(None);
         }
-        let mut child = shell(command).stdin(input()).stdout(Stdio::piped()).spawn()?;
+        let mut shell = shell(command);
+        if running.in_group {
+            in_group(&mut shell);
+        }
+        let mut child = shell.stdin(input()).stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take();
         running.child = Some(child);
         Ok(out)
@@ -63,9 +70,15 @@ impl Limit {
         running.child.as_mut().map_or_else(|| Err(std::io::Error::other("it was killed")), Child::try_wait)
     }
 
-    /// Kills the command, and waits for its end.
+    /// Kills the command with the processes of its group, and waits for its end. What a command that has ended left
+    /// behind, such as an agent, goes on.
     fn end(&self) {
-        if let Some(mut child) = self.lock().child.take() {
+        let mut running = self.lock();
+        if let Some(mut child) = running.child.take() {
+            let has_ended = matches!(child.try_wait(), Ok(Some(_)));
+            if running.in_group && !has_ended {
+                kill_group(child.id());
+            }
             // It may have ended by itself.
             drop(child.kill());
             drop(child.wait());
@@ -150,6 +163,29 @@ fn first_line(text: Vec<u8>) -> Option<Secret> {
     text.lines().next().filter(|line| !line.is_empty()).map(Secret::new)
 }
 
+/// Returns whether a person may be asked for something. The command then stays in the group of the terminal's foreground,
+/// since any other group is stopped when it reads from the terminal; Ctrl-C ends it with its children.
+fn has_terminal() -> bool {
+    cfg!(unix) && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Lets a command lead a process group of its own.
+fn in_group(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(not(unix))]
+    let _ = command;
+}
+
+/// Kills the processes of a group that a command leads.
+fn kill_group(id: u32) {
+    if cfg!(unix) {
+        // The shell's own `kill`: a machine may have no such program.
+        let mut kill = shell(&format!("kill -s KILL -- -{id}"));
+        drop(kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status());
+    }
+}
+
 fn shell(command: &str) -> Command {
     let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
     let mut shell = Command::new(shell);
@@ -192,6 +228,23 @@ mod tests {
     fn a_command_that_hangs_is_ended_in_time() {
         let late = secret("token_command", "exec sleep 600", &Limit::new(Duration::from_millis(50))).unwrap_err();
         assert!(late.to_string().contains("did not end within 50ms"), "{late}");
+    }
+
+    #[test]
+    fn the_children_of_a_command_that_hangs_are_ended_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let limit = Limit::new(Duration::from_secs(30));
+        limit.lock().in_group = true;
+        let command = format!("sleep 600 > {} & wait", pipe.display());
+        assert!(limit.start(&command).unwrap().is_some());
+        // Opening waits for the child process; the pipe ends when it has ended.
+        let mut pipe = std::fs::File::open(&pipe).unwrap();
+        let (sender, ended) = mpsc::channel();
+        thread::spawn(move || sender.send(std::io::copy(&mut pipe, &mut std::io::sink())));
+        limit.end();
+        assert!(ended.recv_timeout(Duration::from_secs(10)).is_ok(), "a child process goes on");
     }
 
     #[test]
