@@ -5,6 +5,7 @@ use tidings::tool::Exit;
 use tidings_testbed::{Kafka, KafkaOptions, Listener};
 
 use crate::rig::{CANARY, Rig, TestResult, fresh};
+use crate::rights::each_command_needs_the_rights_of_the_guide;
 
 /// The next step after an error of credentials or rights.
 const HINT: &str = "check the user, its password or token, and what it is allowed to do";
@@ -22,7 +23,10 @@ pub(crate) async fn kafka() -> TestResult {
     let topic = fresh("guarded");
     rig.ok(&["topic", "create", &topic, "--execute"]).await;
     entries(&rig, &kafka, &topic).await?;
-    denied(&mut rig, &topic, of("bob", "bob-secret")).await
+    denied(&mut rig, &topic, of("bob", "bob-secret")).await?;
+    // The plain listener, whose users may do everything.
+    rig.transport = tidings::connect(&format!("kafka://{}", kafka.bootstrap())).await?;
+    each_command_needs_the_rights_of_the_guide(&mut rig, &of("admin", "admin-secret"), &of("bob", "bob-secret")).await
 }
 
 async fn wrong_credentials(rig: &mut Rig, variables: Vec<(String, String)>) -> TestResult {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tidings::dead_letter::DeadLetter;
+use tidings::memory::MemoryTransport;
 use tidings::record::{StoredRecord, Timestamp, TopicPartition};
 use tidings::tool::Exit;
 use tidings::{ErrorKind, Topic, Transport};
@@ -59,6 +60,48 @@ pub(crate) async fn letters_are_listed_counted_and_shown_without_their_payload(m
     assert_eq!((&shown["error"], &shown["payload"]), (&"no account 1".into(), &Value::Null));
     let missing = rig.fails(&["dead-letter", "show", &format!("shop/{topic}/0/99")], Exit::Failed).await;
     assert!(missing.contains("/0/99 does not exist"), "{missing}");
+    Ok(())
+}
+
+/// Where letters are damaged. A real Kafka has no switch for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Damaged {
+    Here,
+    BehindHttp,
+}
+
+pub(crate) async fn letters_that_cannot_be_read_are_counted_apart(at: Damaged) -> TestResult {
+    let memory = MemoryTransport::new();
+    let mut rig = match at {
+        Damaged::Here => Rig::in_memory(&memory),
+        Damaged::BehindHttp => Rig::behind_http(&memory)?,
+    };
+    let topic = fresh("damaged");
+    tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
+    bury(&rig, &topic, 0, &[("a", "down"); 9]).await?;
+    let dlq = TopicPartition::new(tidings::dead_letter::dead_letter_topic(&topic), 0);
+    memory.faults().unreadable(&dlq, 2..5);
+    rig.open_letters(&topic).await?;
+
+    let count = ["dead-letter", "count", "--topic", &*topic];
+    let counted = rig.json(&count, Exit::Ok).await?;
+    assert_eq!((&counted["letters"], &counted["unreadable_records"]), (&6.into(), &3.into()), "{counted}");
+    let cause = counted["unreadable"][0].as_str().unwrap_or_default();
+    assert!(cause.contains("-dlq[0]: offsets 2 to 4 cannot be read"), "{counted}");
+    let table = rig.run(&count).await;
+    let row = table.out.lines().nth(1).unwrap_or_default();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["6", "3"], "{table:?}");
+    assert!(table.err.contains("3 records cannot be read and are not counted"), "{table:?}");
+    let grouped = rig.json(&[&count[..], &["--by", "service"]].concat(), Exit::Ok).await?;
+    assert_eq!((&grouped["letters"], &grouped["unreadable_records"]), (&6.into(), &3.into()), "{grouped}");
+
+    let check = ["check", "dead-letters", &*topic, "--warning", "100"];
+    let checked = rig.json(&check, Exit::CheckFailed).await?;
+    let message = checked["message"].as_str().unwrap_or_default();
+    assert!(message.contains("3 records cannot be read"), "{checked}");
+    assert_eq!((&checked["status"], &checked["values"][2]["value"]), (&"unknown".into(), &3.into()), "{checked}");
+    let shown = rig.fails(&["dead-letter", "show", &format!("shop/{topic}/0/3")], Exit::Failed).await;
+    assert!(shown.contains("which may be one that cannot be read"), "{shown}");
     Ok(())
 }
 

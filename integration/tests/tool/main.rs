@@ -15,6 +15,7 @@ mod own;
 mod processes;
 mod resets;
 mod rig;
+mod rights;
 mod services;
 mod topics;
 
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         audits::a_look_into_a_missing_sled_store_creates_none,
         audits::a_trail_that_cannot_be_written_refuses_the_change,
         services::instances_are_listed_by_their_directory,
+        services::a_record_that_a_partition_waits_for_is_described,
         services::a_running_service_is_controlled_through_its_endpoint,
         own::the_services_of_a_program_are_described,
         own::payloads_are_decoded_by_the_types_of_the_program,
@@ -79,12 +81,18 @@ fn main() -> ExitCode {
         bad_input::a_server_that_never_answers_times_out,
         processes::a_watch_refreshes_until_it_is_interrupted,
         processes::an_interrupted_redrive_reports_what_was_applied,
+        processes::an_interrupted_discard_reports_what_was_applied,
         processes::an_interrupted_export_reports_its_events,
     ];
     let mut suite = Suite::new()
         .with_case("http::bad_input::a_wrong_token_is_one_line", bad_input::a_wrong_token_is_one_line)
         .with_case("guarded_kafka_denies_who_is_not_allowed_and_has_its_entries_changed", guarded::kafka)
-        .with_soak("soak_a_hundred_thousand_letters", many::soak);
+        .with_soak("soak_a_hundred_thousand_letters", many::soak)
+        .with_soak("soak_a_thousand_topics_and_five_hundred_groups", many::soak_of_topics_and_groups);
+    for (target, rig) in [("memory", letters::Damaged::Here), ("http", letters::Damaged::BehindHttp)] {
+        let name = format!("{target}::letters::letters_that_cannot_be_read_are_counted_apart");
+        suite = suite.with_case(&name, move || letters::letters_that_cannot_be_read_are_counted_apart(rig));
+    }
     for (name, case) in cases {
         suite = suite
             .with_case(&format!("memory::{name}"), move || async move { case(Rig::memory()).await })

@@ -1,4 +1,4 @@
-//! Time and memory of the command with a hundred thousand letters, compared with Kafka's tools in the same run.
+//! Time and memory of the command with very many letters, topics and groups, compared with Kafka's tools in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,17 @@ use crate::rig::{Rig, TestResult, fresh};
 
 const LETTERS: u64 = 100_000;
 const PARTITIONS: u32 = 3;
+const GROUP_COMMAND: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 /// Letters of one call.
 const CALL: u64 = 1_000;
 /// The peak of the command's memory. An index entry takes about 300 bytes.
 const MAX_MEMORY: u64 = 256 << 20;
+/// The longest time of a run, in an optimized build.
+const MAX_TIME: Duration = Duration::from_secs(2);
+const TOPICS: usize = 1_000;
+const GROUPS: usize = 500;
+/// The topics that each group reads.
+const TOPICS_OF_GROUP: usize = 4;
 
 /// Time and memory of a run of the command.
 #[derive(Debug)]
@@ -45,12 +52,50 @@ pub(crate) async fn soak() -> TestResult {
     let read = began.elapsed();
     println!("kafka-get-offsets: {offsets:?}; kafka-console-consumer, all letters: {read:?}");
     for (what, cost) in [("list", &listed), ("count", &counted), ("count --by", &grouped), ("check", &checked)] {
-        let mebibytes = cost.peak >> 20;
-        println!("{what}: {:?}, {mebibytes} MiB, {:.2}x", cost.time, cost.time.as_secs_f64() / read.as_secs_f64());
-        assert!(cost.peak < MAX_MEMORY, "{what}: {cost:?}");
+        cost.judge(what, read);
     }
     // The other verbs read letters again, in an unoptimized build, so their figures are printed and not checked.
     assert!(counted.time < read, "slower than reading all by Kafka's own tool: {counted:?}");
+    Ok(())
+}
+
+impl Cost {
+    /// Prints the cost next to the time of Kafka's tool, and checks it. The time counts in an optimized build only.
+    fn judge(&self, what: &str, theirs: Duration) {
+        let mebibytes = self.peak >> 20;
+        println!("{what}: {:?}, {mebibytes} MiB, {:.2}x", self.time, self.time.as_secs_f64() / theirs.as_secs_f64());
+        assert!(self.peak < MAX_MEMORY, "{what}: {self:?}");
+        assert!(cfg!(debug_assertions) || self.time < MAX_TIME, "{what}: {self:?}");
+    }
+}
+
+pub(crate) async fn soak_of_topics_and_groups() -> TestResult {
+    let kafka = Kafka::start(KafkaOptions::new()).await?;
+    let rig = Rig::on(&kafka.bootstrap()).await?;
+    let admin = rig.transport.admin().await?;
+    let topics: Vec<Topic> = (0..TOPICS).map(|n| Topic::new(format!("many-{n:04}"))).collect();
+    for answer in admin.create_topics(&topics).await? {
+        answer?;
+    }
+    for group in 0..GROUPS {
+        let of = (0..TOPICS_OF_GROUP).map(|n| topics[(group * TOPICS_OF_GROUP + n) % TOPICS].name.clone());
+        let offsets: Vec<_> = of.map(|topic| (TopicPartition::new(topic, 0), 0)).collect();
+        admin.alter_offsets(&Name::from(format!("reader-{group:03}")), &offsets).await?;
+    }
+    let server = ["--bootstrap-server", "@", "--describe"];
+    let verbs: [(&[&str], &str, &str, &[&str]); 4] = [
+        (&["topic", "list"], "many-0999", "org.apache.kafka.tools.TopicCommand", &[]),
+        (&["group", "list", "--details"], "reader-499", GROUP_COMMAND, &["--all-groups", "--state"]),
+        (&["group", "lag", "reader-250"], "many-0000", GROUP_COMMAND, &["--group", "reader-250"]),
+        (&["describe"], "reader-499", GROUP_COMMAND, &["--all-groups"]),
+    ];
+    for (verb, expected, class, arguments) in verbs {
+        let began = Instant::now();
+        kafka.tool(class, &[&server[..], arguments].concat()).await?;
+        let theirs = began.elapsed();
+        println!("{class} {arguments:?}: {theirs:?}");
+        cost(&rig, verb, expected).await?.judge(&verb.join(" "), theirs);
+    }
     Ok(())
 }
 

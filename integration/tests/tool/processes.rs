@@ -107,6 +107,43 @@ pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig
     Ok(())
 }
 
+pub(crate) async fn an_interrupted_discard_reports_what_was_applied(mut rig: Rig) -> TestResult {
+    const ALL: u64 = 10_000;
+    let topic = fresh("interrupted");
+    tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
+    let letter = |offset: u64| {
+        let record = StoredRecord::new(offset, Timestamp::from_millis(1_000)).with_key("k").with_value("v");
+        DeadLetter::new("shop", TopicPartition::new(topic.as_str(), 0), record, ErrorKind::Failed)
+    };
+    for answer in rig.transport.dead_letters().await?.bury((0..ALL).map(letter).collect()).await {
+        answer?;
+    }
+    rig.open_letters(&topic).await?;
+    let discard = ["dead-letter", "discard", "--topic", &*topic, "--reason", "a test", "--execute"];
+    let Some(child) = start(&rig, &discard)? else { return Ok(()) };
+    let states = [tidings::dead_letter::dead_letter_state_topic(&topic)];
+    let some = async {
+        let admin = rig.transport.admin().await?;
+        loop {
+            let described = admin.describe_topics(&states).await?.remove(0)?;
+            if described.partitions.iter().any(|partition| partition.end > 0) {
+                return TestResult::Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, some).await??;
+    interrupt(&child).await?;
+    let (code, out, err) = ended(child).await?;
+    assert_eq!(code, Some(3), "done in part: {out}{err}");
+    let open = rig.json(&["dead-letter", "count", "--topic", &topic], tidings::tool::Exit::Ok).await?;
+    let count = ALL - open["letters"].as_u64().ok_or("a number")?;
+    assert!((1..ALL).contains(&count), "{count} of {ALL}");
+    assert!(err.contains(&format!("Discarded {count} of {ALL}.")), "{err}");
+    assert!(out.contains("letters stay") && out.contains("the run was interrupted"), "{out}");
+    Ok(())
+}
+
 pub(crate) async fn an_interrupted_export_reports_its_events(rig: Rig) -> TestResult {
     const ALL: usize = 6_000;
     let topic = fresh("long");

@@ -75,7 +75,12 @@ pub(crate) struct Run {
 impl Rig {
     /// A transport in memory.
     pub(crate) fn memory() -> Self {
-        let transport: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
+        Self::in_memory(&MemoryTransport::new())
+    }
+
+    /// This transport in memory.
+    pub(crate) fn in_memory(memory: &MemoryTransport) -> Self {
+        let transport: Arc<dyn Transport> = Arc::new(memory.clone());
         let variables = vec![("TIDINGS_URL".to_owned(), OWN.to_owned())];
         let connect = Connector { own: Some(Arc::clone(&transport)), store: None };
         Self { connect, transport, variables, services: Vec::new(), _ops: None }
@@ -83,7 +88,12 @@ impl Rig {
 
     /// A transport in memory behind an ops endpoint, which the command reaches over HTTP.
     pub(crate) async fn http() -> TestResult<Self> {
-        let memory: Arc<dyn Transport> = Arc::new(MemoryTransport::new());
+        Self::behind_http(&MemoryTransport::new())
+    }
+
+    /// This transport in memory behind an ops endpoint.
+    pub(crate) fn behind_http(memory: &MemoryTransport) -> TestResult<Self> {
+        let memory: Arc<dyn Transport> = Arc::new(memory.clone());
         let ops = Ops::new().with_admin(Arc::clone(&memory)).serve("127.0.0.1:0")?;
         let url = format!("http://{}", ops.local_addr());
         let connect = Connector { own: None, store: None };

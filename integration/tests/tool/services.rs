@@ -1,13 +1,20 @@
 //! `service`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings::directory::DirectoryOptions;
+use tidings::handler::HandlerExt;
 use tidings::ops::{Ops, Role, Tokens};
 use tidings::tool::Exit;
-use tidings::{Delivery, Router, Service, ServiceHandle, Topic, TopicPolicy};
+use tidings::{Delivery, Record, Router, Service, ServiceHandle, State, Topic, TopicPolicy};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::rig::{Rig, TestResult, fresh};
+
+/// What a handler of the test waits for.
+type Gate = Arc<Semaphore>;
 
 /// How long a shutdown may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -37,6 +44,45 @@ pub(crate) async fn instances_are_listed_by_their_directory(rig: Rig) -> TestRes
     let found = rig.json(&["service", "instances", &name, "--check"], Exit::Ok).await?;
     assert_eq!(found["instances"].as_array().map(Vec::len), Some(1), "{found}");
     one.shutdown(LIMIT).await?;
+    Ok(())
+}
+
+async fn waits(_: Delivery, State(gate): State<Gate>) {
+    drop(gate.acquire().await);
+}
+
+pub(crate) async fn a_record_that_a_partition_waits_for_is_described(mut rig: Rig) -> TestResult {
+    let (name, topic) = (fresh("meter"), fresh("waits"));
+    let gate = Gate::new(Semaphore::new(0));
+    let router = Router::new().on_topic(topic.clone(), waits.named("archive")).with_state(gate.clone());
+    let service = Service::new(name.clone(), router);
+    let service = service.with_topics(TopicPolicy::Create(vec![Topic::new(topic.as_str())]));
+    let handle = service.start(&rig.transport).await?;
+    for answer in rig.transport.publisher().await?.publish(vec![Record::new(topic.as_str(), "v")]).await {
+        answer?;
+    }
+    let ops = Ops::new().with_service(&handle).serve("127.0.0.1:0")?;
+    rig.variables = vec![("TIDINGS_URL".into(), format!("http://{}", ops.local_addr()))];
+    let described = async {
+        loop {
+            let found = rig.json(&["service", "describe", &name], Exit::Ok).await?;
+            match &found["partitions"][0]["holding"] {
+                holding if holding["cause"] == "handler" => return TestResult::Ok(holding.clone()),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let holding = timeout(LIMIT, described).await??;
+    assert_eq!((&holding["offset"], &holding["handler"]), (&0.into(), &"archive".into()), "{holding}");
+    assert_eq!((&holding["attempt"], holding["error"].is_null()), (&1.into(), true), "{holding}");
+    let table = rig.ok(&["service", "describe", &name]).await;
+    let row = table.lines().skip_while(|line| !line.starts_with("WAITS")).nth(1).unwrap_or_default();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells, [&*format!("{topic}/0"), "0", "handler", "archive", "1", "-", "-"], "{table}");
+    gate.add_permits(1);
+    handle.caught_up().await?;
+    handle.shutdown(LIMIT).await?;
+    ops.shutdown(LIMIT).await?;
     Ok(())
 }
 

@@ -30,8 +30,8 @@ pub use self::groups::{AlterOffsets, Group, GroupNames, Lag, Lags, Member, Moved
 pub use self::letters::{Buried, Checked, Count, Id, Letter, Letters, LettersIn, Query, Resolution, Stores};
 pub use self::records::{Header, OffsetsAt, Position, Publish, ReadAt, ReadRecords, Record, Stored, UnreadableAt};
 pub use self::services::{
-    Accepted, Drain, Held, Pause, Reason, Seek, ServiceHandler, ServicePartition, ServiceState, ServiceSummary,
-    Services, Skip, Skipped, Sought, Totals,
+    Accepted, Drain, Held, Holding, Pause, Reason, Seek, ServiceHandler, ServicePartition, ServiceState,
+    ServiceSummary, Services, Skip, Skipped, Sought, Totals,
 };
 pub use self::stores::{AreDone, Done, EventId};
 pub use self::topics::{Create, Grow, Health, Names, Partition, Topic, TopicState};

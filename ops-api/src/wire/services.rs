@@ -157,6 +157,26 @@ pub struct ServicePartition {
     pub in_flight_messages: usize,
     /// Whether it is being given back.
     pub leaving: bool,
+    /// The record that it waits for.
+    pub holding: Option<Holding>,
+}
+
+/// The record at the lowest offset that is not settled, and why it is not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Holding {
+    /// The offset.
+    pub offset: u64,
+    /// The handler; `None` if none was reached.
+    pub handler: Option<String>,
+    /// The attempt that runs or comes next, from 1.
+    pub attempt: Option<u32>,
+    /// The cause, such as `retry`.
+    pub cause: String,
+    /// The kind of the last error.
+    pub error: Option<String>,
+    /// The time until the next attempt, in seconds.
+    pub due_seconds: Option<f64>,
 }
 
 /// The range that holds a partition, until it is skipped.

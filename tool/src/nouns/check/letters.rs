@@ -37,7 +37,7 @@ impl Letters {
         }
         let filled = filled(cx, &named).await?;
         if filled.is_empty() {
-            return Ok(self.found(0, 0));
+            return Ok(self.found(0, 0).with_value(Value::new("unreadable", 0, None, None)));
         }
         let letters = open(cx, &filled).await?;
         self.count(letters, &[]).await
@@ -58,10 +58,11 @@ impl Letters {
             Ok((open, parked))
         }
         .await;
-        let unreadable = letters.store().unreadable();
+        let (unreadable, records) = (letters.store().unreadable(), letters.store().unreadable_records());
         letters.close().await?;
         let (open, parked) = counted?;
-        Ok(self.found(open, parked).with_unreadable(&unreadable))
+        let view = self.found(open, parked).with_value(Value::new("unreadable", records, None, None));
+        Ok(view.with_unreadable(&unreadable, records))
     }
 
     fn found(&self, open: u64, parked: u64) -> CheckView {
@@ -110,8 +111,8 @@ mod tests {
         let found = |open| Letters { topics: Vec::new(), warning: 1, critical: Some(9) }.found(open, 0);
         let errors = [Error::new(ErrorKind::Failed, "read orders-dlq[0]")];
         let exit = |view: CheckView| view.nagios().unwrap().1;
-        assert_eq!(exit(found(0).with_unreadable(&[])), Exit::Ok);
-        assert_eq!(exit(found(0).with_unreadable(&errors)), Exit::NagiosUnknown);
-        assert_eq!(exit(found(9).with_unreadable(&errors)), Exit::NagiosCritical);
+        assert_eq!(exit(found(0).with_unreadable(&[], 0)), Exit::Ok);
+        assert_eq!(exit(found(0).with_unreadable(&errors, 3)), Exit::NagiosUnknown);
+        assert_eq!(exit(found(9).with_unreadable(&errors, 3)), Exit::NagiosCritical);
     }
 }

@@ -75,10 +75,11 @@ impl CheckView {
     }
 
     /// Adds what cannot be read: it may be more than was counted, so the status is unknown at best.
-    pub(super) fn with_unreadable(mut self, errors: &[tidings_core::Error]) -> Self {
+    pub(super) fn with_unreadable(mut self, errors: &[tidings_core::Error], records: u64) -> Self {
         if let Some(first) = errors.first() {
             self.status = self.status.max(Status::Unknown);
-            self.message.push_str(&format!("; more may be there: {}", first.report()));
+            let text = format!("; more may be there, {records} records cannot be read: {}", first.report());
+            self.message.push_str(&text);
         }
         self
     }

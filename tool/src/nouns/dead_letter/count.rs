@@ -50,7 +50,7 @@ impl From<By> for GroupBy {
 }
 
 /// The number of letters, and that of each group.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct CountedLetters {
     /// The number of letters.
     letters: u64,
@@ -58,6 +58,10 @@ pub(crate) struct CountedLetters {
     groups: Vec<CountedGroup>,
     /// The number of letters of further groups.
     others: u64,
+    /// The number of records that cannot be read: that many letters, at most, are not counted.
+    unreadable_records: u64,
+    /// Their ranges, each with the cause; of very many, the first ones.
+    unreadable: Vec<String>,
     #[serde(skip)]
     by: Vec<By>,
 }
@@ -113,7 +117,7 @@ impl Query for Count {
 
     async fn run(&self, cx: &Context) -> Result<CountedLetters, Failure> {
         let letters = open(cx, &self.filter.topics).await?;
-        let mut counted = CountedLetters { letters: 0, groups: Vec::new(), others: 0, by: self.by.clone() };
+        let mut counted = CountedLetters { by: self.by.clone(), ..CountedLetters::default() };
         let query = self.filter.query(self.state.into());
         let queries: Vec<LetterQuery> = match self.filter.topics.as_slice() {
             [] | [_] => vec![query],
@@ -128,6 +132,8 @@ impl Query for Count {
             }
         }
         counted.groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+        counted.unreadable_records = letters.store().unreadable_records();
+        counted.unreadable = letters.store().unreadable().iter().map(tidings_core::Error::report).collect();
         letters.close().await?;
         Ok(counted)
     }
@@ -150,7 +156,8 @@ impl View for CountedLetters {
 
     fn tables(&self) -> Vec<Table> {
         if self.by.is_empty() {
-            return vec![Table::new(&[">LETTERS"]).with_rows([vec![self.letters.to_string()]])];
+            let row = [self.letters, self.unreadable_records].map(|number| number.to_string());
+            return vec![Table::new(&[">LETTERS", ">UNREADABLE"]).with_rows([row.to_vec()])];
         }
         let properties = [
             (By::Service, "SERVICE"),
@@ -176,10 +183,14 @@ impl View for CountedLetters {
     }
 
     fn notes(&self) -> Vec<String> {
-        match (self.by.is_empty(), self.others) {
+        let mut notes = match (self.by.is_empty(), self.others) {
             (true, _) => Vec::new(),
             (false, 0) => vec![format!("{} letters in {} groups.", self.letters, self.groups.len())],
             (false, others) => vec![format!("{} letters; {others} of them in further groups.", self.letters)],
+        };
+        if let Some(first) = self.unreadable.first() {
+            notes.push(format!("{} records cannot be read and are not counted: {first}.", self.unreadable_records));
         }
+        notes
     }
 }

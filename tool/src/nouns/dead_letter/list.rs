@@ -38,7 +38,7 @@ pub(crate) struct ListedLetters {
     letters: Vec<ListedLetter>,
     /// Whether there are more.
     more: bool,
-    /// Positions beyond which letters cannot be read, each with the cause.
+    /// Ranges that cannot be read, each with the cause; of very many, the first ones.
     unreadable: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use tidings_core::{
-    DeadLetterStore, ErrorKind, LetterId, Name, Publisher, TopicPartition, dead_letter_state_topic, dead_letter_topic,
+    DeadLetterStore, ErrorKind, LetterId, Name, TopicPartition, Transport, dead_letter_state_topic, dead_letter_topic,
     is_dead_letter_topic,
 };
 use tidings_service::{DeadLetters, TopicDeadLetters};
@@ -56,7 +56,7 @@ impl Verb {
 pub(super) async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters, Failure> {
     let transport = cx.transport().await?;
     let letters = match cx.letters().await? {
-        Some(store) => of(cx, store, transport.publisher().await?),
+        Some(store) => of(cx, store, transport),
         None => {
             let topics = match topics {
                 [] => with_letters(cx).await?,
@@ -68,7 +68,7 @@ pub(super) async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters,
                     let text = format!("the topics {} have no dead letters: {}", names.join(", "), error.report());
                     return Err(Failure::failed(text).with_hint("see `tidings topic list`"));
                 }
-                opened => of(cx, opened?, transport.publisher().await?),
+                opened => of(cx, opened?, transport),
             }
         }
     };
@@ -76,10 +76,11 @@ pub(super) async fn open(cx: &Context, topics: &[String]) -> Result<DeadLetters,
 }
 
 /// Records what becomes of the letters while a plan is applied.
-fn of(cx: &Context, store: impl DeadLetterStore, publisher: Arc<dyn Publisher>) -> DeadLetters {
+fn of(cx: &Context, store: impl DeadLetterStore, transport: &Arc<dyn Transport>) -> DeadLetters {
+    let transport = Arc::clone(transport);
     match cx.trail() {
-        Some(trail) => DeadLetters::new(trail.of_letters(store), publisher),
-        None => DeadLetters::new(store, publisher),
+        Some(trail) => DeadLetters::through(trail.of_letters(store), transport),
+        None => DeadLetters::through(store, transport),
     }
 }
 

@@ -11,6 +11,9 @@ use super::filter::Filter;
 use crate::change::{Step, partly};
 use crate::exit::Failure;
 
+/// The letters that are resolved between two looks at an interrupt.
+const PART: usize = 500;
+
 /// The letters of one fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct LetterStep {
@@ -122,6 +125,17 @@ pub(super) async fn select(
 pub(super) fn query(steps: &[LetterStep]) -> LetterQuery {
     let state = steps.first().map_or(LetterState::Open, LetterStep::state);
     LetterQuery::default().with_state(state).with_ids(steps.iter().flat_map(LetterStep::ids))
+}
+
+/// Returns queries that select the letters of [`query`], part by part: a run ends between two of them.
+pub(super) fn parts(steps: &[LetterStep]) -> impl Iterator<Item = LetterQuery> {
+    let (state, ids) =
+        (steps.first().map_or(LetterState::Open, LetterStep::state), steps.iter().flat_map(LetterStep::ids));
+    let mut ids = ids.peekable();
+    std::iter::from_fn(move || {
+        ids.peek()?;
+        Some(LetterQuery::default().with_state(state).with_ids(ids.by_ref().take(PART)))
+    })
 }
 
 /// Returns why a plan cannot be applied: none of its letters is left. Letters that were closed meanwhile are left out,

@@ -133,9 +133,12 @@ fn summary(report: &RedriveReport, all: u64) -> String {
     for (count, why) in others.into_iter().filter(|(count, _)| *count > 0) {
         text.push_str(&format!(", {count} {why}"));
     }
-    let unreadable: String =
-        report.unreadable.iter().map(|error: &Error| format!("; cannot be read: {}", error.report())).collect();
-    text + &unreadable + "."
+    if let Some(first) = report.unreadable.first().map(Error::report) {
+        let others = report.unreadable.len() - 1;
+        let more = if others > 0 { format!(" (and {others} more ranges)") } else { String::new() };
+        text.push_str(&format!("; cannot be read: {first}{more}"));
+    }
+    text + "."
 }
 
 /// Parses a rate: `50` or `50/s`.

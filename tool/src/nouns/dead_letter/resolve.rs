@@ -1,11 +1,12 @@
 //! `dead-letter discard` and `dead-letter park`.
 
 use clap::Args;
-use tidings_core::{Error, LetterState};
+use tidings_core::{ErrorKind, LetterId, LetterState};
+use tidings_service::DeadLetters;
 
 use super::filter::Filter;
 use super::open;
-use super::plan::{LetterStep, all_failed, query, results, select, stale};
+use super::plan::{LetterStep, all_failed, parts, results, select, stale};
 use crate::change::{Change, ChangeOptions, Draft};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -84,16 +85,58 @@ impl Options {
             Ok(opened) => opened,
             Err(failure) => return all_failed(steps, &failure),
         };
-        let resolved = match how {
-            How::Discard => letters.discard(&query(steps), reason).await,
-            How::Park => letters.park(&query(steps), reason).await,
-        };
-        let failed = resolved.err().map(|error: Error| (error.kind(), error.report()));
-        let results = results(&letters, steps, |_| failed.clone()).await;
+        let failed = self.apply_parts(cx, &letters, steps, how, reason).await;
+        let results = results(&letters, steps, |_: &LetterId| failed.clone()).await;
         if let Err(error) = letters.close().await {
             cx.console.note(&format!("Note: {}", error.report()));
         }
         results
+    }
+}
+
+impl Options {
+    /// Resolves the letters part by part, until an interrupt; returns what ended it early.
+    async fn apply_parts(
+        &self,
+        cx: &Context,
+        letters: &DeadLetters,
+        steps: &[LetterStep],
+        how: How,
+        reason: &str,
+    ) -> Option<(ErrorKind, String)> {
+        let all: u64 = steps.iter().map(|step| step.count() as u64).sum();
+        let bar = crate::console::progress(&cx.console, all);
+        let (mut done, mut least, mut failed) = (0, "", None);
+        for part in parts(steps) {
+            if cx.is_interrupted() {
+                failed = Some((ErrorKind::Conflict, "the run was interrupted".to_owned()));
+                break;
+            }
+            let resolved = match how {
+                How::Discard => letters.discard(&part, reason).await,
+                How::Park => letters.park(&part, reason).await,
+            };
+            match resolved {
+                Ok(count) => done += count,
+                Err(error) => {
+                    (least, failed) = ("at least ", Some((error.kind(), error.report())));
+                    break;
+                }
+            }
+            bar.set_position(done);
+        }
+        bar.finish_and_clear();
+        cx.console.note(&format!("{} {least}{done} of {all}.", how.past()));
+        failed
+    }
+}
+
+impl How {
+    const fn past(self) -> &'static str {
+        match self {
+            Self::Discard => "Discarded",
+            Self::Park => "Parked",
+        }
     }
 }
 

@@ -160,7 +160,10 @@ impl Query for Show {
         match found? {
             Some(letter) => Ok(ShownLetter::new(&letter, &cx.services, self.payload)),
             None => Err(match unreadable.into_iter().next() {
-                Some(error) => Failure::from(error),
+                Some(error) => {
+                    let what = format!("find the letter {}, which may be one that cannot be read", show_id(&self.id));
+                    Failure::from(error.in_context(what))
+                }
                 None => Failure::failed(format!("the letter {} does not exist", show_id(&self.id)))
                     .with_hint("see `tidings dead-letter list --state any`"),
             }),

@@ -3,7 +3,7 @@
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidings_ops_api::wire::{Reason, ServiceHandler, ServicePartition, ServiceState};
+use tidings_ops_api::wire::{Holding, Reason, ServiceHandler, ServicePartition, ServiceState};
 
 use crate::context::{Context, Query};
 use crate::exit::Failure;
@@ -91,6 +91,32 @@ struct DescribedPartition {
     committed: Option<u64>,
     /// The end of the log.
     end: u64,
+    /// The record that it waits for.
+    holding: Option<WaitingRecord>,
+}
+
+/// The record at the lowest offset that is not settled, and why it is not.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WaitingRecord {
+    /// The offset.
+    offset: u64,
+    /// The handler; null if none was reached.
+    handler: Option<String>,
+    /// The attempt that runs or comes next, from 1.
+    attempt: Option<u32>,
+    /// The cause, such as `retry`.
+    cause: String,
+    /// The kind of the last error.
+    error: Option<String>,
+    /// The time until the next attempt in seconds.
+    due_seconds: Option<f64>,
+}
+
+impl From<Holding> for WaitingRecord {
+    fn from(found: Holding) -> Self {
+        let Holding { offset, handler, attempt, cause, error, due_seconds } = found;
+        Self { offset, handler, attempt, cause, error, due_seconds }
+    }
 }
 
 /// A partition that something holds.
@@ -120,8 +146,9 @@ impl From<ServiceState> for DescribedService {
             mean_seconds: found.mean_seconds,
         };
         let partition = |found: ServicePartition| {
-            let ServicePartition { topic, partition, state, lag, lag_seconds, committed, end, .. } = found;
-            DescribedPartition { topic, partition, state, lag, lag_seconds, committed, end }
+            let ServicePartition { topic, partition, state, lag, lag_seconds, committed, end, holding, .. } = found;
+            let holding = holding.map(WaitingRecord::from);
+            DescribedPartition { topic, partition, state, lag, lag_seconds, committed, end, holding }
         };
         let held = |found: tidings_ops_api::wire::Held| HeldPartition {
             topic: found.at.topic,
@@ -156,6 +183,24 @@ impl Query for Describe {
     }
 }
 
+impl DescribedService {
+    /// Returns the table of the records that partitions wait for; `None` if there are none.
+    fn waiting(&self) -> Option<Table> {
+        let row = |p: &DescribedPartition| {
+            let record = p.holding.as_ref()?;
+            let place = format!("{}/{}", p.topic, p.partition);
+            let due = record.due_seconds.map(|seconds| format!("{seconds:.0} s"));
+            let texts = [&record.handler, &record.error].map(|text| or_dash(text.as_ref()));
+            let [handler, error] = texts;
+            let cells = [place, record.offset.to_string(), record.cause.clone(), handler, or_dash(record.attempt)];
+            Some(cells.into_iter().chain([error, or_dash(due)]).collect())
+        };
+        let rows: Vec<Vec<String>> = self.partitions.iter().filter_map(row).collect();
+        let columns = ["WAITS", ">OFFSET", "CAUSE", "HANDLER", ">ATTEMPT", "LAST ERROR", ">NEXT IN"];
+        (!rows.is_empty()).then(|| Table::new(&columns).with_rows(rows))
+    }
+}
+
 impl View for DescribedService {
     const ITEMS: Option<&'static str> = None;
 
@@ -180,6 +225,7 @@ impl View for DescribedService {
         };
         let columns = ["PARTITION", "STATE", ">COMMITTED", ">END", ">LAG", ">OLDEST"];
         all.push(Table::new(&columns).with_rows(self.partitions.iter().map(partition)));
+        all.extend(self.waiting());
         let held = |h: &HeldPartition| {
             let offsets = h.next_offset.map_or_else(|| h.offset.to_string(), |next| format!("{}..{next}", h.offset));
             vec![format!("{}/{}", h.topic, h.partition), offsets, h.reason.clone()]
