@@ -143,6 +143,40 @@ async fn records_without_an_envelope_are_counted() -> tidings::Result<()> {
 }
 // end: raw
 
+// begin: raw-batch
+use tidings::handler::RawBatch;
+use tidings::record::StoredRecord;
+
+/// Sums up many records in one step; those without a value are dead-lettered.
+async fn count_all(RawBatch(batch): RawBatch, State(bytes): State<Arc<AtomicU64>>) -> Result<(), BoxError> {
+    let empty = |(index, record): (usize, &StoredRecord)| record.value.is_none().then_some(index);
+    let empty: Vec<usize> = batch.records().enumerate().filter_map(empty).collect();
+    let total: usize = batch.records().map(|record| record.value.as_ref().map_or(0, |value| value.len())).sum();
+    bytes.fetch_add(total as u64, Ordering::Relaxed);
+    if empty.is_empty() { Ok(()) } else { Err(failed(empty, "it has no value").into()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn raw_records_are_handled_many_at_a_time() -> tidings::Result<()> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let handler = count_all.named("count-all").batch(BatchOptions::new(100).with_wait(Duration::from_millis(50)));
+    let service = Service::new("meter", Router::new().on_topic("clicks", handler).with_state(bytes.clone()));
+    let test = Harness::start(service.with_retry(Retry::never())).await?;
+
+    let mut sent = Vec::new();
+    for value in ["page one", "page two"] {
+        sent.push(test.publish_raw(Record::new("clicks", value)).await?);
+    }
+    let tombstone = test.publish_raw(Record::tombstone("clicks").with_key("gone")).await?;
+    for record in &sent {
+        assert!(test.wait_for(record).await?.is_handled());
+    }
+    assert!(test.wait_for(&tombstone).await?.is_dead_lettered());
+    assert_eq!(bytes.load(Ordering::Relaxed), 16);
+    Ok(())
+}
+// end: raw-batch
+
 // begin: parts
 use tidings::handler::FromRef;
 
