@@ -108,7 +108,7 @@ pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig
 }
 
 pub(crate) async fn an_interrupted_discard_reports_what_was_applied(mut rig: Rig) -> TestResult {
-    const ALL: u64 = 10_000;
+    const ALL: u64 = 3_000;
     let topic = fresh("interrupted");
     tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
     let letter = |offset: u64| {
