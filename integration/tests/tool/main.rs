@@ -34,11 +34,9 @@ macro_rules! cases {
     };
 }
 
-fn main() -> ExitCode {
-    if std::env::var_os(processes::AS_TOOL).is_some() {
-        return tidings::tool::main([]);
-    }
-    let cases = cases![
+/// The cases of every target.
+fn cases() -> Vec<(String, Case)> {
+    Vec::from(cases![
         topics::a_plan_changes_nothing_and_is_applied_as_shown,
         topics::a_stale_plan_is_refused,
         topics::a_topic_grows_only_if_its_keys_may_move,
@@ -83,7 +81,13 @@ fn main() -> ExitCode {
         processes::an_interrupted_redrive_reports_what_was_applied,
         processes::an_interrupted_discard_reports_what_was_applied,
         processes::an_interrupted_export_reports_its_events,
-    ];
+    ])
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os(processes::AS_TOOL).is_some() {
+        return tidings::tool::main([]);
+    }
     let mut suite = Suite::new()
         .with_case("http::bad_input::a_wrong_token_is_one_line", bad_input::a_wrong_token_is_one_line)
         .with_case("guarded_kafka_denies_who_is_not_allowed_and_has_its_entries_changed", guarded::kafka)
@@ -93,7 +97,7 @@ fn main() -> ExitCode {
         let name = format!("{target}::letters::letters_that_cannot_be_read_are_counted_apart");
         suite = suite.with_case(&name, move || letters::letters_that_cannot_be_read_are_counted_apart(rig));
     }
-    for (name, case) in cases {
+    for (name, case) in cases() {
         suite = suite
             .with_case(&format!("memory::{name}"), move || async move { case(Rig::memory()).await })
             .with_case(&format!("http::{name}"), move || async move { case(Rig::http().await?).await })
