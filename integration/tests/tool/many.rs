@@ -82,12 +82,12 @@ pub(crate) async fn soak_of_topics_and_groups() -> TestResult {
         let offsets: Vec<_> = of.map(|topic| (TopicPartition::new(topic, 0), 0)).collect();
         admin.alter_offsets(&Name::from(format!("reader-{group:03}")), &offsets).await?;
     }
-    let server = ["--bootstrap-server", "@", "--describe"];
+    let server = ["--bootstrap-server", "@"];
     let verbs: [(&[&str], &str, &str, &[&str]); 4] = [
-        (&["topic", "list"], "many-0999", "org.apache.kafka.tools.TopicCommand", &[]),
-        (&["group", "list", "--details"], "reader-499", GROUP_COMMAND, &["--all-groups", "--state"]),
-        (&["group", "lag", "reader-250"], "many-0000", GROUP_COMMAND, &["--group", "reader-250"]),
-        (&["describe"], "reader-499", GROUP_COMMAND, &["--all-groups"]),
+        (&["topic", "list"], "many-0999", "org.apache.kafka.tools.TopicCommand", &["--list"]),
+        (&["group", "list", "--details"], "reader-499", GROUP_COMMAND, &["--describe", "--all-groups", "--state"]),
+        (&["group", "lag", "reader-250"], "many-0000", GROUP_COMMAND, &["--describe", "--group", "reader-250"]),
+        (&["describe"], "reader-499", GROUP_COMMAND, &["--describe", "--all-groups"]),
     ];
     for (verb, expected, class, arguments) in verbs {
         let began = Instant::now();
