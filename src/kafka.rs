@@ -2,5 +2,5 @@
 
 pub use tidings_kafka::{
     Compression, GroupProtocol, Isolation, KafkaAdmin, KafkaConfig, KafkaConsumer, KafkaPublisher, KafkaTransport, Pem,
-    ReaderKind, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
+    PublisherKind, ReaderKind, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource,
 };

@@ -20,6 +20,7 @@
 //! - A consumer is a group member that never fetches, and fetchers that belong to no group. The
 //!   group   protocol is KIP-848 where the cluster supports it, otherwise the classic one.
 //! - [`KafkaConfig::reader`] replaces the fetchers by native readers, which do not use the client library.
+//! - [`KafkaConfig::publisher`] replaces the client's producer by a native one.
 //! - Offsets are committed only when the caller asks. A commit's metadata carries the assignment's
 //!   epoch,   so that epochs grow even if the group is created anew.
 //! - A batch that cannot be decoded holds its partition and is reported; the others go on.
@@ -46,8 +47,8 @@ pub use self::acls::KafkaAcls;
 pub use self::admin::KafkaAdmin;
 pub use self::cluster::KafkaCluster;
 pub use self::config::{
-    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, ReaderKind, Sasl, ScramHash, Tls, Token, TokenFuture,
-    TokenSource,
+    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, PublisherKind, ReaderKind, Sasl, ScramHash, Tls, Token,
+    TokenFuture, TokenSource,
 };
 pub use self::consumer::KafkaConsumer;
 pub use self::log_reader::KafkaLogReader;

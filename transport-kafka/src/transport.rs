@@ -12,10 +12,10 @@ use crate::admin::KafkaAdmin;
 use crate::client::admin::ClusterClient;
 use crate::client::connection::{Connection, Role};
 use crate::cluster::KafkaCluster;
-use crate::config::{KafkaConfig, in_context};
+use crate::config::{KafkaConfig, PublisherKind, in_context};
 use crate::consumer::KafkaConsumer;
 use crate::log_reader::KafkaLogReader;
-use crate::publisher::KafkaPublisher;
+use crate::publisher::{KafkaPublisher, NativePublisher};
 
 /// Minimum of [`KafkaConfig::max_record_bytes`] for dead letters: a letter is larger than its record, and other
 /// clients publish larger records than this one. The topic's limit decides.
@@ -80,6 +80,14 @@ impl KafkaTransport {
     }
 }
 
+/// Opens the kind of publisher that is configured.
+async fn open_publisher(config: &KafkaConfig) -> Result<Arc<dyn Publisher>> {
+    Ok(match config.publisher {
+        PublisherKind::Client => Arc::new(KafkaPublisher::open(config).await?),
+        PublisherKind::Native => Arc::new(NativePublisher::open(config).await?),
+    })
+}
+
 /// All clauses; the exceptions are in the documentation of [`KafkaTransport`]. They are shared by
 /// processes.
 pub(crate) fn guarantees() -> Guarantees {
@@ -93,7 +101,7 @@ impl Transport for KafkaTransport {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(KafkaPublisher::open(&self.config).await?))
+        open_publisher(&self.config).await
     }
 
     async fn consumer(&self, options: ConsumerOptions) -> Result<Arc<dyn Consumer>> {
@@ -104,7 +112,7 @@ impl Transport for KafkaTransport {
     async fn dead_letters(&self) -> Result<Arc<dyn DeadLetterSink>> {
         let mut config = KafkaConfig::clone(&self.config);
         config.max_record_bytes = config.max_record_bytes.max(LARGEST_LETTER);
-        let publisher = Arc::new(KafkaPublisher::open(&config).await?);
+        let publisher = open_publisher(&config).await?;
         Ok(Arc::new(DeadLetterTopics::new(publisher, self.admin().await?)))
     }
 

@@ -1,4 +1,8 @@
-//! The contract of a transport, on one broker and on three, with both group protocols and both readers.
+//! The contract of a transport, on one broker and on three, with both group protocols, and with the native reader
+//! and publisher.
+
+#[path = "common/kinds.rs"]
+mod kinds;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,8 +54,8 @@ async fn open(three: bool, protocol: GroupProtocol, reader: ReaderKind) -> Resul
         let kind = if error.is_unavailable() { ErrorKind::Unavailable } else { ErrorKind::Failed };
         Error::caused_by(kind, "start a broker", error)
     })?;
-    let config = KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol).with_reader(reader);
-    KafkaTransport::connect(config).await
+    let config = KafkaConfig::new(brokers.split(',')).with_group_protocol(protocol);
+    KafkaTransport::connect(kinds::by(reader, config)).await
 }
 
 /// Three nodes, with each record on all of them; started once, on first use.

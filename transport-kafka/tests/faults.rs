@@ -2,6 +2,8 @@
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
+#[path = "common/kinds.rs"]
+mod kinds;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -88,7 +90,7 @@ fn setup(kafka: &Kafka, protocol: GroupProtocol, reader: ReaderKind) -> Setup<Ka
         let kafka = kafka.clone();
         move || {
             let kafka = kafka.clone();
-            async move { KafkaTransport::connect(config(&kafka, protocol)?.with_reader(reader)).await }
+            async move { KafkaTransport::connect(kinds::by(reader, config(&kafka, protocol)?)).await }
         }
     };
     let (outage, answers, session, records) = (kafka.clone(), kafka.clone(), kafka.clone(), kafka.clone());
@@ -108,11 +110,9 @@ fn setup(kafka: &Kafka, protocol: GroupProtocol, reader: ReaderKind) -> Setup<Ka
 fn config(kafka: &Kafka, protocol: GroupProtocol) -> Result<KafkaConfig> {
     let failed = |e| Error::caused_by(ErrorKind::Failed, "find the proxy", e);
     let brokers = kafka.bootstrap_on(Listener::Proxied).map_err(failed)?;
-    Ok(KafkaConfig::new(brokers.split(','))
-        .with_group_protocol(protocol)
-        .with_request_timeout(Duration::from_secs(2))
-        .with_connect_timeout(Duration::from_secs(2))
-        .with_delivery_timeout(Duration::from_secs(8)))
+    let (config, limit) = (KafkaConfig::new(brokers.split(',')), Duration::from_secs(2));
+    let config = config.with_group_protocol(protocol).with_request_timeout(limit).with_connect_timeout(limit);
+    Ok(config.with_delivery_timeout(Duration::from_secs(8)))
 }
 
 async fn lose_answers(kafka: Kafka, lost: bool) -> Result<()> {

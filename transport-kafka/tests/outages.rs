@@ -3,6 +3,8 @@
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
+#[path = "common/kinds.rs"]
+mod kinds;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -158,7 +160,7 @@ struct Scene {
 impl Scene {
     async fn new(what: &str, reader: ReaderKind) -> TestResult<Self> {
         let kafka = cluster().await?;
-        let config = KafkaConfig::new(kafka.bootstrap().split(',')).with_reader(reader);
+        let config = kinds::by(reader, KafkaConfig::new(kafka.bootstrap().split(',')));
         let transport = KafkaTransport::connect(config).await?;
         let topic = fresh(&transport, what, PARTITIONS).await?;
         let group = Name::from(format!("{topic}-group"));

@@ -1,23 +1,18 @@
-//! Refusals of brokers and unreadable batches, each reported by its kind and name; and the calls of a publisher at
-//! its bound, and after its runtime ended.
+//! Refusals of brokers and unreadable batches, each reported by its kind and name.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
 mod common;
 
 use std::fs;
-use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Barrier};
-use std::task::Poll;
 use std::time::Duration;
 
-use common::{LIMIT, TestResult, assigned, fresh, fresh_name, make, next, published, records, transport};
+use common::{LIMIT, TestResult, assigned, fresh, next, published, records, transport};
 use tidings_core::{
-    Cleanup, Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, PublisherExt, Record, Step, Topic,
-    TopicPartition, Transport,
+    Commit, Consumer, ConsumerOptions, Error, ErrorKind, Name, Record, Step, TopicPartition, Transport,
 };
 use tidings_kafka::{GroupProtocol, KafkaConfig, KafkaTransport};
 use tidings_testbed::{Kafka, KafkaOptions, Suite};
@@ -33,97 +28,7 @@ fn main() -> ExitCode {
         .with_case("a_static_member_that_was_replaced_is_fenced", a_replaced_static_member)
         .with_case("a_static_member_waits_for_the_one_before_it", a_waiting_static_member)
         .with_case("what_can_not_be_read_in_a_log_is_told", what_can_not_be_read)
-        .with_case("one_call_of_more_than_the_bound_is_answered", one_call_beyond_the_bound)
-        .with_case("the_records_of_two_calls_do_not_mix", calls_at_once)
-        .with_case("a_publisher_outlives_the_runtime_that_opened_it", a_runtime_that_ends)
-        .with_case("a_call_queued_in_part_outlives_the_runtime_that_opened_its_publisher", a_runtime_that_stands_still)
-        .with_case("a_refused_batch_gives_room_to_the_calls_behind_it", a_refused_batch_at_the_bound)
         .run()
-}
-
-async fn bounded(records: usize) -> TestResult<KafkaTransport> {
-    let kafka = Kafka::shared().await?;
-    let brokers: Vec<_> = kafka.bootstrap().split(',').collect();
-    let mut config = KafkaConfig::new(brokers);
-    config.max_unanswered_records = records;
-    config.max_record_bytes = 1 << 20;
-    Ok(KafkaTransport::connect(config).await?)
-}
-
-/// Two threads call at the same time; records that can be queued at once precede one that cannot.
-async fn calls_at_once() -> TestResult {
-    const CALLS: usize = 50;
-    const RECORDS: u64 = 100;
-    static LARGE: [u8; 2 << 20] = [0; 2 << 20];
-    let kafka = bounded(1_000).await?;
-    let topic = fresh(&kafka, "at-once", 1).await?;
-    let (publisher, together) = (kafka.publisher().await?, Arc::new(Barrier::new(2)));
-    publisher.publish_one(Record::new(topic.clone(), "first")).await?;
-    let threads = [0, 1].map(|_| {
-        let (publisher, together, topic, runtime) =
-            (publisher.clone(), together.clone(), topic.clone(), tokio::runtime::Handle::current());
-        tokio::task::spawn_blocking(move || {
-            let record = |n| Record::new(topic.clone(), if n + 2 == RECORDS { &LARGE[..] } else { b"v" });
-            let call = || {
-                together.wait();
-                runtime.block_on(publisher.publish((0..RECORDS).map(record).collect()))
-            };
-            (0..CALLS).map(|_| call()).collect::<Vec<_>>()
-        })
-    });
-    let mut calls = Vec::new();
-    for thread in threads {
-        for mut answers in timeout(LIMIT, thread).await.map_err(|_| "it hangs")?? {
-            let large = answers.remove(RECORDS as usize - 2);
-            assert_eq!(large.map_err(|e| e.kind()), Err(ErrorKind::TooLarge));
-            let offsets = answers.into_iter().map(|answer| Ok(answer?.offset)).collect::<TestResult<Vec<_>>>()?;
-            assert!(offsets.is_sorted_by(|one, next| one + 1 == *next), "{offsets:?}");
-            calls.push(offsets[0]);
-        }
-    }
-    calls.sort_unstable();
-    assert!(calls.is_sorted_by(|one, next| one + RECORDS - 1 == *next), "{calls:?}");
-    Ok(())
-}
-
-async fn one_call_beyond_the_bound() -> TestResult {
-    let kafka = bounded(10).await?;
-    let topic = fresh(&kafka, "large-call", 3).await?;
-    let publisher = kafka.publisher().await?;
-    let records = (0..100).map(|n: u32| Record::new(topic.clone(), n.to_string()).with_key((n % 7).to_string()));
-    let answers = timeout(LIMIT, publisher.publish(records.collect())).await.map_err(|_| "it hangs")?;
-    assert_eq!(answers.len(), 100);
-    let mut last = std::collections::BTreeMap::new();
-    for answer in answers {
-        let position = answer?;
-        let before = last.insert(position.partition, position.offset);
-        assert!(before.is_none_or(|before| before < position.offset), "{before:?} and then {position:?}");
-    }
-    publisher.close(LIMIT).await?;
-    Ok(())
-}
-
-async fn a_refused_batch_at_the_bound() -> TestResult {
-    let kafka = bounded(6).await?;
-    let topic = fresh_name("refused-at-bound");
-    make(&kafka, &[Topic::new(topic.clone()).with_cleanup(Cleanup::Compact)]).await?;
-    let publisher = kafka.publisher().await?;
-    let call = || {
-        let keyed = |key: &'static str| Record::new(topic.clone(), "v").with_key(key);
-        // The second has no key, which a compacted topic refuses, along with its whole batch.
-        publisher.publish(vec![keyed("a"), Record::new(topic.clone(), "v"), keyed("b"), keyed("c")])
-    };
-    let calls = async { tokio::join!(call(), call(), call()) };
-    let (first, second, third) = timeout(LIMIT, calls).await.map_err(|_| "they wait for each other")?;
-    for answers in [first, second, third] {
-        let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
-        assert_eq!(kinds[1], Some(ErrorKind::Invalid), "{answers:?}");
-        // A record overtaken by a later call is not stored, and reported as such.
-        let fine = |kind: &Option<ErrorKind>| matches!(kind, None | Some(ErrorKind::Unavailable));
-        assert!([0, 2, 3].iter().all(|place: &usize| fine(&kinds[*place])), "{answers:?}");
-    }
-    publisher.close(LIMIT).await?;
-    Ok(())
 }
 
 /// Reads steps until there is an error of one of these kinds, or another one that is not transient.
@@ -341,56 +246,5 @@ async fn what_can_not_be_read() -> TestResult {
     assert_eq!(codec.await?, Some(1));
     assert_eq!(damaged("a magic of tomorrow", |batch| batch[MAGIC] = 9).await?, Some(1));
     assert_eq!(damaged("an end that lies behind good records", |batch| batch[LAST] = 1).await?, Some(1));
-    Ok(())
-}
-
-async fn a_runtime_that_ends() -> TestResult {
-    let kafka = transport(GroupProtocol::Auto).await?;
-    let topic = fresh(&kafka, "ends", 1).await?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let config = kafka.config().clone();
-    let publisher = runtime.spawn(async move { KafkaTransport::connect(config).await?.publisher().await }).await??;
-    // Each missing topic is looked up for a while; the first record is stored meanwhile.
-    let missing = (0..3).map(|n| Record::new(format!("{topic}-missing-{n}"), "v"));
-    let records = std::iter::once(Record::new(topic.clone(), "v")).chain(missing).collect();
-    let publishing = tokio::spawn(async move { publisher.publish(records).await });
-    let (admin, names) = (kafka.admin().await?, [topic]);
-    let ends = Instant::now() + LIMIT;
-    while admin.describe_topics(&names).await?.remove(0)?.partitions[0].end == 0 {
-        assert!(Instant::now() < ends, "it is not stored");
-    }
-    runtime.shutdown_background();
-    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")??;
-    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
-    assert_eq!(kinds[0], Ok(()), "{answers:?}");
-    assert_eq!(kinds[1..], [Err(ErrorKind::NotFound); 3], "{answers:?}");
-    Ok(())
-}
-
-/// A call queues its first record by itself; the publisher's task reports the other.
-async fn a_runtime_that_stands_still() -> TestResult {
-    let kafka = transport(GroupProtocol::Auto).await?;
-    let (topic, mut config) = (fresh(&kafka, "still", 1).await?, kafka.config().clone());
-    // The topic stays known, however long the machine stalls.
-    config.metadata_max_age = 10 * LIMIT;
-    let first = Record::new(topic.clone(), "first");
-    let open = move || -> TestResult<_> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let publisher = runtime.block_on(async move {
-            let publisher = KafkaTransport::connect(config).await?.publisher().await?;
-            publisher.publish_one(first).await?;
-            TestResult::Ok(publisher)
-        })?;
-        Ok((runtime, publisher))
-    };
-    let (runtime, publisher) = tokio::task::spawn_blocking(open).await??;
-    let records =
-        vec![Record::new(topic.clone(), "v"), Record::new(topic, vec![0; KafkaConfig::DEFAULT_MAX_RECORD_BYTES + 1])];
-    let mut publishing = publisher.publish(records);
-    assert!(poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_pending())).await);
-    runtime.shutdown_background();
-    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")?;
-    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
-    assert_eq!(kinds, [Ok(()), Err(ErrorKind::TooLarge)], "{answers:?}");
     Ok(())
 }

@@ -275,19 +275,7 @@ impl RecordContent {
     /// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for header names that are not
     /// UTF-8, which Kafka requires.
     pub(crate) fn of(record: &Record) -> Result<Self> {
-        if record.headers.len() > MAX_HEADERS {
-            let (topic, count) = (&record.topic, record.headers.len());
-            let what = format!(
-                "publish to {topic:?}: a record with {count} headers exceeds the client's limit of {MAX_HEADERS}"
-            );
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
-        for header in &record.headers {
-            std::str::from_utf8(&header.name).map_err(|e| {
-                let what = format!("publish to {:?}: a header name is not UTF-8, which Kafka requires", record.topic);
-                Error::caused_by(ErrorKind::Invalid, what, e)
-            })?;
-        }
+        check_headers(record)?;
         Ok(Self {
             key: record.key.clone(),
             value: record.value.clone(),
@@ -342,6 +330,27 @@ impl InFlightRecord {
             kind => kind,
         }
     }
+}
+
+/// Checks the headers of a record.
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for header names that are not UTF-8, which
+/// Kafka requires.
+pub(crate) fn check_headers(record: &Record) -> Result<()> {
+    if record.headers.len() > MAX_HEADERS {
+        let (topic, count) = (&record.topic, record.headers.len());
+        let what =
+            format!("publish to {topic:?}: a record with {count} headers exceeds the client's limit of {MAX_HEADERS}");
+        return Err(Error::new(ErrorKind::Invalid, what));
+    }
+    for header in &record.headers {
+        std::str::from_utf8(&header.name).map_err(|e| {
+            let what = format!("publish to {:?}: a header name is not UTF-8, which Kafka requires", record.topic);
+            Error::caused_by(ErrorKind::Invalid, what, e)
+        })?;
+    }
+    Ok(())
 }
 
 /// The error of a partition that the topic does not have.

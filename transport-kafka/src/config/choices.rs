@@ -83,3 +83,24 @@ pub enum ReaderKind {
     /// Experimental. Requires brokers of version 2.4 or newer.
     Native,
 }
+
+/// How records are published. The contract of the publisher is the same with both.
+///
+/// ```
+/// # use tidings_kafka::{KafkaConfig, PublisherKind};
+/// let config = KafkaConfig::from_url("kafka://broker?publisher=native")?;
+/// assert_eq!(config.publisher, PublisherKind::Native);
+/// assert_eq!(KafkaConfig::new(["broker:9092"]).publisher, PublisherKind::Client);
+/// # Ok::<(), tidings_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum PublisherKind {
+    /// The client library, krafka.
+    #[default]
+    Client,
+    /// Native connections and a native producer: faster, with one connection per broker and up to five requests in
+    /// flight. If a broker refuses a batch because of one of its records, the other records are stored in their order.
+    /// Experimental. Requires brokers of version 2.4 or newer.
+    Native,
+}

@@ -17,7 +17,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use self::choices::{Compression, GroupProtocol, Isolation, ReaderKind};
+pub use self::choices::{Compression, GroupProtocol, Isolation, PublisherKind, ReaderKind};
 pub use self::credentials::{Pem, Sasl, ScramHash, Tls, Token, TokenFuture, TokenSource};
 pub(crate) use self::url::in_context;
 
@@ -145,6 +145,8 @@ pub struct KafkaConfig {
     pub rack: Option<String>,
     /// How consumers read: by the client library, or natively.
     pub reader: ReaderKind,
+    /// How records are published: by the client library, or natively.
+    pub publisher: PublisherKind,
 }
 
 impl KafkaConfig {
@@ -176,6 +178,7 @@ impl KafkaConfig {
             isolation: Isolation::default(),
             rack: None,
             reader: ReaderKind::default(),
+            publisher: PublisherKind::default(),
         }
     }
 
@@ -344,6 +347,13 @@ impl KafkaConfig {
     #[must_use]
     pub fn with_reader(mut self, reader: ReaderKind) -> Self {
         self.reader = reader;
+        self
+    }
+
+    /// Sets [`Self::publisher`].
+    #[must_use]
+    pub fn with_publisher(mut self, publisher: PublisherKind) -> Self {
+        self.publisher = publisher;
         self
     }
 }

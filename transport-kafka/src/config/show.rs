@@ -42,6 +42,7 @@ impl fmt::Debug for KafkaConfig {
             isolation,
             rack,
             reader,
+            publisher,
         } = self;
         let shown =
             |broker: &String| Address::parse("", broker).map_or("(not an address)".to_owned(), |a| a.to_string());
@@ -71,6 +72,7 @@ impl fmt::Debug for KafkaConfig {
             .field("isolation", isolation)
             .field("rack", rack)
             .field("reader", reader)
+            .field("publisher", publisher)
             .finish()
     }
 }

@@ -17,7 +17,8 @@ fn refused(url: &str) -> String {
 #[test]
 fn a_url_sets_every_kind_of_field() {
     let url = "kafkas://u%40x:p%3A1@a:1,b,[::1]:2?compression=gzip&compression_level=9&linger=7ms&batch_bytes=64KiB\
-               &delivery_timeout=2m&group_protocol=classic&isolation=read_uncommitted&sasl=scram-sha-512&rack=r&reader=native";
+               &delivery_timeout=2m&group_protocol=classic&isolation=read_uncommitted&sasl=scram-sha-512&rack=r&reader=native\
+               &publisher=native";
     let config = KafkaConfig::from_url(url).unwrap();
     assert_eq!(config.brokers, ["a:1", "b:9092", "[::1]:2"]);
     assert_eq!((config.compression, config.compression_level), (Compression::Gzip, Some(9)));
@@ -25,7 +26,9 @@ fn a_url_sets_every_kind_of_field() {
     assert_eq!((config.group_protocol, config.isolation), (GroupProtocol::Classic, Isolation::ReadUncommitted));
     assert_eq!(config.delivery_timeout, Duration::from_secs(120));
     assert_eq!((config.rack.as_deref(), config.reader), (Some("r"), ReaderKind::Native));
-    assert!(format!("{config:?}").contains("reader: Native"));
+    assert_eq!(config.publisher, PublisherKind::Native);
+    let shown = format!("{config:?}");
+    assert!(shown.contains("reader: Native") && shown.contains("publisher: Native"), "{shown}");
     assert!(config.tls.is_some());
     let Some(Sasl::Scram { hash, username, password }) = config.sasl else { panic!("no scram") };
     assert_eq!((hash, username.as_str(), password.expose()), (ScramHash::Sha512, "u@x", "p:1"));
@@ -48,6 +51,7 @@ fn a_wrong_setting_is_named() {
         ("sasl=plain", "username"),
         ("isolation=dirty", "isolation"),
         ("reader=fast", "reader"),
+        ("publisher=fast", "publisher"),
         ("fetch_max_bytes=1KiB", "fetch_max_partition_bytes"),
         ("batch_bytes=1MiB&max_unanswered_bytes=1KiB", "batch_bytes"),
     ] {

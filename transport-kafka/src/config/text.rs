@@ -7,12 +7,14 @@
 use tidings_core::Secret;
 use tidings_core::settings::{Setting, SettingError};
 
-use super::{Compression, GroupProtocol, Isolation, KafkaConfig, Pem, ReaderKind, Sasl, ScramHash, Tls, Token};
+use super::{
+    Compression, GroupProtocol, Isolation, KafkaConfig, Pem, PublisherKind, ReaderKind, Sasl, ScramHash, Tls, Token,
+};
 
 /// URL parameters; in capitals, environment variables.
 ///
 /// Unknown names are errors that suggest a near one, so a misspelt parameter is never ignored.
-pub(super) const PARAMETERS: [&str; 26] = [
+pub(super) const PARAMETERS: [&str; 27] = [
     "client_id",
     "compression",
     "compression_level",
@@ -35,6 +37,7 @@ pub(super) const PARAMETERS: [&str; 26] = [
     "isolation",
     "rack",
     "reader",
+    "publisher",
     "sasl",
     "tls_ca",
     "tls_cert",
@@ -56,6 +59,8 @@ const ISOLATIONS: [(&str, Isolation); 2] =
     [("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)];
 /// Names of the readers.
 const READERS: [(&str, ReaderKind); 2] = [("client", ReaderKind::Client), ("native", ReaderKind::Native)];
+/// Names of the publishers.
+const PUBLISHERS: [(&str, PublisherKind); 2] = [("client", PublisherKind::Client), ("native", PublisherKind::Native)];
 
 type Result<T, E = SettingError> = std::result::Result<T, E>;
 
@@ -116,6 +121,7 @@ impl Settings {
             "isolation" => config.isolation = setting.choice(&ISOLATIONS)?,
             "rack" => config.rack = Some(setting.text().to_owned()),
             "reader" => config.reader = setting.choice(&READERS)?,
+            "publisher" => config.publisher = setting.choice(&PUBLISHERS)?,
             "sasl" => self.mechanism = Some(setting.text().to_lowercase()),
             "tls_ca" => self.tls_for(setting)?.ca = Some(Pem::File(setting.text().into())),
             "tls_cert" => {

@@ -53,7 +53,7 @@ pub(super) struct Shared {
     /// Set when waiting calls are abandoned.
     ///
     /// From then on nothing new is queued; records that are queued are still sent.
-    abandoned: AtomicBool,
+    pub(super) abandoned: AtomicBool,
     /// Larger records are refused before they are queued.
     pub(super) max_record_bytes: usize,
     /// Bounds the wait for a topic and the resending of refused batches, too.

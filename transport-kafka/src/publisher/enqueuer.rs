@@ -6,27 +6,22 @@
 use std::collections::HashSet;
 use std::future::ready;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidings_core::{Error, ErrorKind, Name, Record, Result, check_topic_name};
+use tidings_core::{Record, Result};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::closed;
 use super::enqueue::{MAX_AT_ONCE, Shared};
+use super::lookup::Lookup;
 use super::partitioning::Partitioning;
-use super::producers::ReadyBatches;
+use super::producers::{Producers, ReadyBatches};
 use super::queue_job::{Answer, Enqueued, Publish, QueueResult, Resend, take};
 use super::silent_partitions::SilentPartitions;
 use super::split_batch::not_resent;
-use crate::client::producer::{RecordContent, Target, no_partition};
-
-/// Pause before a topic is looked up again while no broker answers.
-///
-/// Records of other calls wait meanwhile, as they do for the brokers.
-const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
+use crate::client::producer::{RecordContent, Target};
 
 /// The task's state while it runs a job.
 ///
@@ -52,7 +47,8 @@ impl Enqueuer<'_> {
         for (index, record) in (next.first..).zip(next.records) {
             let size = record.size();
             let found = {
-                let mut looked = pin!(self.find_partition(&mut missing, &record, since, deadline));
+                let mut lookup = self.lookup();
+                let mut looked = pin!(lookup.find_partition(&mut missing, &record, since, deadline));
                 match looked.as_mut().now_or_never() {
                     Some(found) => found,
                     None => {
@@ -93,138 +89,13 @@ impl Enqueuer<'_> {
         shared.hand_over(&mut reply, &mut queued, &mut ready);
     }
 
-    /// Returns the partition of a record that may be published.
-    ///
-    /// `missing` holds the topics that this call has not found: each is asked for once.
-    ///
-    /// # Errors
-    /// [`TooLarge`](ErrorKind::TooLarge), [`NotFound`](ErrorKind::NotFound),
-    /// [`Closed`](ErrorKind::Closed); [`Unavailable`](ErrorKind::Unavailable) if no broker tells of
-    /// the topic in time.
-    async fn find_partition(
-        &mut self,
-        missing: &mut HashSet<Name>,
-        record: &Record,
-        since: Instant,
-        deadline: Instant,
-    ) -> Result<u32> {
-        self.shared.check_open()?;
-        let (topic, size) = (record.topic.clone(), record.size());
-        if size > self.shared.max_record_bytes {
-            let limit = self.shared.max_record_bytes;
-            let what = format!("publish to {topic:?}: a record of {size} bytes exceeds max_record_bytes ({limit})");
-            return Err(Error::new(ErrorKind::TooLarge, what));
-        }
-        if self.partitioning.known(&topic).is_none() {
-            // Brokers are not asked about invalid names.
-            check_topic_name(&topic)?;
-        }
-        if missing.contains(&topic) {
-            return Err(Error::new(ErrorKind::NotFound, format!("publish to {topic:?}: there is no such topic")));
-        }
-        let partition = self.choose_partition(record, since, deadline).await;
-        if partition.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-            && self.partitioning.count(&topic).is_none()
-        {
-            missing.insert(topic);
-        }
-        partition
-    }
-
-    /// A named partition beyond the known count is not refused before a broker has confirmed the
-    /// count: the topic may have grown.
-    async fn choose_partition(&mut self, record: &Record, since: Instant, deadline: Instant) -> Result<u32> {
-        let count = match self.partitioning.count(&record.topic) {
-            Some(count) => count,
-            None => self.learn(&record.topic, deadline).await?,
-        };
-        match record.partition {
-            Some(partition) if partition < count => Ok(partition),
-            Some(partition) => {
-                // The topic may have grown if it was last asked for before the call.
-                let known = self.partitioning.is_known_since(&record.topic, since);
-                let count = if known { count } else { self.learn(&record.topic, deadline).await? };
-                if partition < count {
-                    return Ok(partition);
-                }
-                let told = self.partitioning.is_known_since(&record.topic, since);
-                Err(if told { no_partition(&record.topic, partition) } else { unconfirmed(&record.topic, partition) })
-            }
-            None => Ok(self.partitioning.choose(record)),
-        }
-    }
-
-    /// Asks for a topic's partition count until `deadline`. While no broker answers, the known count stays valid, and
-    /// is refreshed later.
-    ///
-    /// A topic that is new to the publisher is waited for; a known one is not, since its count is
-    /// most likely still right.
-    async fn learn(&mut self, topic: &Name, deadline: Instant) -> Result<u32> {
-        let known = self.partitioning.known(topic);
-        if let Some(known) = known {
-            if !self.partitioning.may_ask() {
-                return Ok(known);
-            }
-            if let Some(count) = self.refresh(topic, known).await {
-                return Ok(count);
-            }
-        }
-        let asked = Instant::now();
-        let count = loop {
-            if known.is_none() && Instant::now() >= deadline {
-                let what = format!("publish to {topic:?}: no broker described the topic in time");
-                return Err(Error::new(ErrorKind::Unavailable, what));
-            }
-            match (self.shared.producers.partitions(topic).await, known) {
-                (Ok(count), _) => break count,
-                (Err(error), Some(known)) if error.kind() == ErrorKind::Unavailable => {
-                    self.partitioning.note_unanswered();
-                    return Ok(known);
-                }
-                (Err(error), _) if error.kind() == ErrorKind::Unavailable => {
-                    self.shared.check_open()?;
-                    sleep(LOOKUP_PAUSE).await;
-                }
-                (Err(error), _) => {
-                    self.partitioning.mark_missing(topic);
-                    return Err(error);
-                }
-            }
-        };
-        self.partitioning.learn(topic, count, asked);
-        if known.is_none() {
-            self.learn_limit(topic).await;
-        }
-        Ok(count)
-    }
-
-    /// Asks for a topic's batch limit, for at most a second; returns whether a broker reported it.
-    ///
-    /// Without an answer the limit stays as it is known.
-    async fn learn_limit(&mut self, topic: &Name) -> bool {
-        let told = self.shared.producers.largest_batch(topic).await;
-        if let Some(told) = told {
-            self.partitioning.set_limit(topic, told);
-        }
-        told.is_some()
-    }
-
-    /// Refreshes a known topic, and others that are due soon. While no broker answers, the known count stays valid;
-    /// returns `None` if the topic no longer exists.
-    ///
-    /// One request for all topics that are due: each alone would hold up the queue.
-    async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
-        let asked = Instant::now();
-        let topics = self.partitioning.aging(topic);
-        match self.shared.producers.refresh(&topics).await {
-            Ok(counts) => {
-                counts.iter().for_each(|(topic, count)| self.partitioning.learn(topic, *count, asked));
-                counts.iter().find(|(found, _)| found == topic).map(|(_, count)| *count)
-            }
-            Err(_) => {
-                self.partitioning.note_unanswered();
-                Some(known)
-            }
+    fn lookup(&mut self) -> Lookup<'_, Producers> {
+        let shared = self.shared;
+        Lookup {
+            partitioning: self.partitioning,
+            source: &shared.producers,
+            max_record_bytes: shared.max_record_bytes,
+            is_closed: &shared.abandoned,
         }
     }
 
@@ -242,7 +113,7 @@ impl Enqueuer<'_> {
         let Resend { record, enqueued: Enqueued { partition, ordinal, max_batch_bytes }, too_large } = resend;
         if too_large
             && self.partitioning.note_too_large(&record.topic, max_batch_bytes)
-            && !self.learn_limit(&record.topic).await
+            && !self.lookup().learn_limit(&record.topic).await
         {
             self.partitioning.lower_limit(&record.topic);
         }
@@ -277,12 +148,4 @@ impl Enqueuer<'_> {
         let permit = permit.ok_or_else(closed)?;
         Ok(self.shared.producers.send_alone(target.clone(), RecordContent::of(record)?, permit))
     }
-}
-
-/// Returns the error of a record whose partition did not exist when a broker last reported its topic.
-///
-/// Unavailable rather than not found: a retry may find the partition.
-fn unconfirmed(topic: &Name, partition: u32) -> Error {
-    let what = "no broker confirms that the partition exists";
-    Error::new(ErrorKind::Unavailable, format!("publish to {topic}[{partition}]: {what}"))
 }

@@ -9,6 +9,8 @@ mod acks;
 mod buffer_limit;
 mod enqueue;
 mod enqueuer;
+mod lookup;
+mod native;
 mod partitioning;
 mod producers;
 mod queue_job;
@@ -26,6 +28,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout_at};
 
 use self::enqueue::Shared;
+pub(crate) use self::native::NativePublisher;
 use self::producers::Producers;
 use self::queue_job::{Enqueued, JobQueue, PendingCall, Publish, QueueJob, QueueResult};
 use self::split_batch::{Outcome, drop_payload, resend_each};
@@ -182,6 +185,11 @@ impl Drop for KafkaPublisher {
     }
 }
 
+/// The text of a close whose deadline passed.
+fn unanswered() -> &'static str {
+    "close the publisher: records in flight were not answered before the deadline"
+}
+
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "publish: the publisher is closed")
 }
@@ -253,10 +261,7 @@ impl Publisher for KafkaPublisher {
                 _ => Ok(()),
             },
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(Error::new(
-                ErrorKind::Indeterminate,
-                "close the publisher: records in flight were not answered before the deadline",
-            )),
+            Err(_) => Err(Error::new(ErrorKind::Indeterminate, unanswered())),
         }
     }
 

@@ -192,6 +192,11 @@ fn limit(bytes: usize) -> Option<NonZeroU32> {
 }
 
 impl TopicState {
+    /// Returns the number of partitions.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
     /// Returns the topic's batch limit in bytes, if it is below the configured one.
     pub(super) fn max_batch_bytes(&self) -> Option<NonZeroU32> {
         self.max_batch_bytes

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::acks::Answered;
 use super::buffer_limit::BufferPermit;
 use super::gone;
+use super::lookup::TopicSource;
 use super::queue_job::Answer;
 use super::worker::{CurrentProducer, Worker};
 use crate::client::producer::{Producer, RecordContent, Target};
@@ -194,56 +195,6 @@ impl Producers {
         answered.map(|answer| answer.unwrap_or_else(|_| Err(gone()))).boxed()
     }
 
-    /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
-    ///
-    /// The result is a count that both producers know: they ask brokers that may learn of new partitions at different
-    /// times.
-    pub(super) async fn partitions(&self, topic: &Name) -> Result<u32> {
-        let ask = |producer: Arc<Producer>| {
-            let topic = topic.clone();
-            async move { producer.partitions(&topic).await }
-        };
-        let counts = self.ask_each(ask).await?;
-        Ok(counts.into_iter().min().unwrap_or(0))
-    }
-
-    /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
-    /// each existing topic. If the answers of the producers keep differing, the smaller count is returned.
-    pub(super) async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
-        let (mut lookups, ends) = (1, Instant::now() + LOOKUP_TIMEOUT);
-        let ask = |producer: Arc<Producer>| {
-            let topics = topics.to_vec();
-            async move { producer.refresh(&topics).await }
-        };
-        let mut counts = self.ask_each(ask).await?;
-        while lookups < LOOKUPS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
-            lookups += 1;
-            sleep(LOOKUP_PAUSE).await;
-            match timeout_at(ends, self.ask_each(ask)).await {
-                Ok(Ok(resend)) => counts = resend,
-                _ => break,
-            }
-        }
-        let known = |topic: &Name, counts: &[(Name, u32)]| {
-            counts.iter().find(|(name, _)| name == topic).map(|(_, count)| *count)
-        };
-        let least = |topic: &Name| {
-            let counts: Option<Vec<u32>> = counts.iter().map(|counts| known(topic, counts)).collect();
-            Some((topic.clone(), counts?.into_iter().min()?))
-        };
-        Ok(topics.iter().filter_map(least).collect())
-    }
-
-    /// Returns the largest batch that a topic accepts, if a broker reports it.
-    ///
-    /// Asked through one producer: the setting is the same for both.
-    pub(super) async fn largest_batch(&self, topic: &Name) -> Option<usize> {
-        let [producer, ..] = &self.0;
-        let topic = topic.clone();
-        let asked = producer.ask(|producer| async move { Ok(producer.largest_batch(&topic).await) });
-        asked.await.ok().flatten()
-    }
-
     /// Asks both clients the same question.
     ///
     /// The first error is the answer.
@@ -276,6 +227,58 @@ impl Producers {
                 ))
             }
         }
+    }
+}
+
+impl TopicSource for Producers {
+    /// Returns a topic's partition count as last reported; without one, asks the brokers for at most a second.
+    ///
+    /// The result is a count that both producers know: they ask brokers that may learn of new partitions at different
+    /// times.
+    async fn partitions(&self, topic: &Name) -> Result<u32> {
+        let ask = |producer: Arc<Producer>| {
+            let topic = topic.clone();
+            async move { producer.partitions(&topic).await }
+        };
+        let counts = self.ask_each(ask).await?;
+        Ok(counts.into_iter().min().unwrap_or(0))
+    }
+
+    /// Asks the brokers again about topics, all at once and for at most a second, and returns the partition count of
+    /// each existing topic. If the answers of the producers keep differing, the smaller count is returned.
+    async fn refresh(&self, topics: &[Name]) -> Result<Vec<(Name, u32)>> {
+        let (mut lookups, ends) = (1, Instant::now() + LOOKUP_TIMEOUT);
+        let ask = |producer: Arc<Producer>| {
+            let topics = topics.to_vec();
+            async move { producer.refresh(&topics).await }
+        };
+        let mut counts = self.ask_each(ask).await?;
+        while lookups < LOOKUPS && counts.windows(2).any(|pair| pair[0] != pair[1]) {
+            lookups += 1;
+            sleep(LOOKUP_PAUSE).await;
+            match timeout_at(ends, self.ask_each(ask)).await {
+                Ok(Ok(resend)) => counts = resend,
+                _ => break,
+            }
+        }
+        let known = |topic: &Name, counts: &[(Name, u32)]| {
+            counts.iter().find(|(name, _)| name == topic).map(|(_, count)| *count)
+        };
+        let least = |topic: &Name| {
+            let counts: Option<Vec<u32>> = counts.iter().map(|counts| known(topic, counts)).collect();
+            Some((topic.clone(), counts?.into_iter().min()?))
+        };
+        Ok(topics.iter().filter_map(least).collect())
+    }
+
+    /// Returns the largest batch that a topic accepts, if a broker reports it.
+    ///
+    /// Asked through one producer: the setting is the same for both.
+    async fn largest_batch(&self, topic: &Name) -> Option<usize> {
+        let [producer, ..] = &self.0;
+        let topic = topic.clone();
+        let asked = producer.ask(|producer| async move { Ok(producer.largest_batch(&topic).await) });
+        asked.await.ok().flatten()
     }
 }
 

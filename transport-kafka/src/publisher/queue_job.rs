@@ -94,24 +94,24 @@ pub(super) fn take(call: &SharedCall) -> Unqueued {
 
 /// The queue of jobs for the task.
 #[derive(Debug)]
-pub(super) struct JobQueue {
-    jobs: mpsc::UnboundedSender<QueueJob>,
+pub(super) struct JobQueue<J = QueueJob> {
+    jobs: mpsc::UnboundedSender<J>,
     length: Length,
 }
 
 /// Number of jobs that wait or run.
 pub(super) type Length = Arc<AtomicUsize>;
 
-impl JobQueue {
+impl<J> JobQueue<J> {
     /// Creates the queue, its receiver and its length, which the task lowers.
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<QueueJob>, Length) {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<J>, Length) {
         let ((jobs, queue), length) = (mpsc::unbounded_channel(), Length::default());
         (Self { jobs, length: Arc::clone(&length) }, queue, length)
     }
 
     /// Queues a job; returns false if the task is gone. The caller must then not wait for the job, which may remain
     /// in the channel forever if the task ended at this moment.
-    pub(super) fn push(&self, job: QueueJob) -> bool {
+    pub(super) fn push(&self, job: J) -> bool {
         self.length.fetch_add(1, Ordering::AcqRel);
         self.jobs.send(job).is_ok() && !self.jobs.is_closed()
     }

@@ -57,6 +57,10 @@ impl Metadata {
         self.brokers.get(&broker)
     }
 
+    pub(super) fn brokers(&self) -> impl Iterator<Item = i32> {
+        self.brokers.keys().copied()
+    }
+
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.brokers.values()
     }
@@ -87,19 +91,43 @@ impl Metadata {
 
     /// Applies an answer. Newer known leaders are kept, because brokers learn of an election at different times.
     pub(super) fn update(&mut self, answer: &MetadataResponse) {
-        // A broker that has just started may report none.
-        if !answer.brokers.is_empty() {
-            let endpoint =
-                |host: &StrBytes, port: i32| Some(Endpoint { host: host.to_string(), port: u16::try_from(port).ok()? });
-            let brokers = answer.brokers.iter().filter_map(|b| Some((*b.node_id, endpoint(&b.host, b.port)?)));
-            self.brokers = brokers.collect();
-        }
+        self.update_brokers(answer);
         let mut known = std::mem::take(&mut self.topics);
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
             let name = Name::from(name.to_string());
             let before = known.remove(&name);
             self.topics.insert(name, topic_state(topic, before));
+        }
+    }
+
+    /// Applies an answer as [`update`](Self::update) does, and keeps the topics that it does not contain. Returns the
+    /// number of partitions of each topic; one that does not exist is removed.
+    pub(super) fn merge(&mut self, answer: &MetadataResponse) -> Vec<(Name, Result<u32>)> {
+        self.update_brokers(answer);
+        let mut counts = Vec::with_capacity(answer.topics.len());
+        for topic in &answer.topics {
+            let Some(name) = topic.name.as_ref().map(|name| Name::from(name.to_string())) else { continue };
+            let before = self.topics.remove(&name);
+            let count = match Code(topic.error_code).ok() {
+                Ok(()) => {
+                    self.topics.insert(name.clone(), topic_state(topic, before));
+                    Ok(u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX))
+                }
+                Err(code) => Err(code.error(format!("look up topic {name:?}"))),
+            };
+            counts.push((name, count));
+        }
+        counts
+    }
+
+    fn update_brokers(&mut self, answer: &MetadataResponse) {
+        // A broker that has just started may report none.
+        if !answer.brokers.is_empty() {
+            let endpoint =
+                |host: &StrBytes, port: i32| Some(Endpoint { host: host.to_string(), port: u16::try_from(port).ok()? });
+            let brokers = answer.brokers.iter().filter_map(|b| Some((*b.node_id, endpoint(&b.host, b.port)?)));
+            self.brokers = brokers.collect();
         }
     }
 }

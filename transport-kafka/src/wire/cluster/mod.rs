@@ -102,6 +102,20 @@ impl Cluster {
     /// [`Unavailable`](ErrorKind::Unavailable) if no broker answers; [`Denied`](ErrorKind::Denied) if one refuses the
     /// credentials and no other answers. The known leaders are kept.
     pub(crate) async fn refresh(&self, topics: &[Name]) -> Result<()> {
+        let answer = self.ask(topics).await?;
+        self.update(|metadata| metadata.update(&answer));
+        Ok(())
+    }
+
+    fn update<T>(&self, update: impl FnOnce(&mut Metadata) -> T) -> T {
+        let mut state = self.lock();
+        let State { metadata, slots } = &mut *state;
+        let updated = update(metadata);
+        slots.retain(|broker, _| metadata.endpoint(*broker).is_some());
+        updated
+    }
+
+    async fn ask(&self, topics: &[Name]) -> Result<MetadataResponse> {
         let request = metadata::request(topics);
         let mut control = self.0.control.lock().await;
         let answer = match self.ask_control(control.as_ref(), &request).await {
@@ -112,12 +126,28 @@ impl Cluster {
                 answer
             }
         };
-        drop(control);
-        let mut state = self.lock();
-        state.metadata.update(&answer);
-        let State { metadata, slots } = &mut *state;
-        slots.retain(|broker, _| metadata.endpoint(*broker).is_some());
-        Ok(())
+        Ok(answer)
+    }
+
+    /// Requests the leaders of these topics, keeps what is known of others, and returns the number of partitions of each
+    /// topic. Topics that do not exist are [`NotFound`](ErrorKind::NotFound), and are not remembered.
+    ///
+    /// # Errors
+    /// Those of [`refresh`](Self::refresh).
+    pub(crate) async fn look_up(&self, topics: &[Name]) -> Result<Vec<(Name, Result<u32>)>> {
+        let answer = self.ask(topics).await?;
+        Ok(self.update(|metadata| metadata.merge(&answer)))
+    }
+
+    /// Closes the connections that no request uses. A later request opens them again.
+    pub(crate) async fn disconnect(&self) {
+        self.lock().slots.clear();
+        *self.0.control.lock().await = None;
+    }
+
+    /// Returns the ids of the known brokers.
+    pub(crate) fn brokers(&self) -> Vec<i32> {
+        self.lock().metadata.brokers().collect()
     }
 
     /// Sends the request over the open connection; `None` without a connection, or without an answer in time.

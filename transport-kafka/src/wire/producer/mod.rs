@@ -31,14 +31,20 @@
 //!   each partition has its own epoch, and its gap does not delay other partitions.
 
 mod answer;
+mod broker;
 mod partition;
 mod send_queue;
 
+#[cfg(test)]
+mod play;
+#[cfg(test)]
+mod simulated_log;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::broker::{Report, ToSend, identity, run};
 pub(crate) use self::partition::{Fate, Identity, Payload};
 pub(crate) use self::send_queue::{Completion, SendQueue, SendSettings};

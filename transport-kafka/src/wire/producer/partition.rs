@@ -20,6 +20,11 @@ pub(crate) trait Payload {
     fn count(&self) -> u32;
     /// Returns the size in bytes.
     fn size(&self) -> usize;
+    /// Splits a batch that a broker refused with `code` in two, if the refusal may concern only some of its records.
+    /// Returns it unchanged otherwise.
+    fn split(self, code: i16) -> Result<(Self, Self), Self>
+    where
+        Self: Sized;
 }
 
 /// A producer's id and epoch.
@@ -44,6 +49,16 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+/// Whether a partition can use another batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// It could be sent to this broker, if one more request to it may be in flight.
+    ToSend(i32),
+    /// It would make the caller request the leader or the identity.
+    ToAsk,
+    Nothing,
+}
+
 #[derive(Debug)]
 struct Batch<B> {
     payload: B,
@@ -58,7 +73,14 @@ struct Batch<B> {
     dead: bool,
 }
 
-/// The state of one partition. Batches are in the order in which they were queued; those with a sequence come first.
+impl<B> Batch<B> {
+    fn new(payload: B, expires: Instant) -> Self {
+        Self { payload, expires, sequence: None, request: None, open: false, dead: false }
+    }
+}
+
+/// The state of one partition. Batches are in the order in which they were queued; those that were sent come first,
+/// except for the halves of a refused one.
 #[derive(Debug)]
 pub(super) struct Partition<B> {
     queue: VecDeque<Batch<B>>,
@@ -99,13 +121,36 @@ impl<B: Payload> Partition<B> {
         self.leader.is_none() && !self.queue.is_empty()
     }
 
+    /// Returns whether another batch should be queued: it could be sent now, or nothing is queued that would request
+    /// the leader or the identity.
+    pub(super) fn wants(&self, now: Instant) -> Wants {
+        if self.queue.iter().any(|batch| batch.request.is_none()) {
+            return Wants::Nothing;
+        }
+        match self.leader {
+            Some(leader) if self.identity.is_some() => {
+                if self.may_send(leader, now) {
+                    Wants::ToSend(leader)
+                } else {
+                    Wants::Nothing
+                }
+            }
+            _ if self.queue.is_empty() => Wants::ToAsk,
+            _ => Wants::Nothing,
+        }
+    }
+
+    pub(super) fn leader(&self) -> Option<i32> {
+        self.leader
+    }
+
     /// Returns whether batches wait for an identity.
     pub(super) fn needs_identity(&self) -> bool {
         self.identity.is_none() && !self.queue.is_empty()
     }
 
     pub(super) fn push(&mut self, payload: B, expires: Instant) {
-        self.queue.push_back(Batch { payload, expires, sequence: None, request: None, open: false, dead: false });
+        self.queue.push_back(Batch::new(payload, expires));
     }
 
     /// Sets the leader. Batches are sent to it once those in flight to another broker have ended.
@@ -121,10 +166,10 @@ impl<B: Payload> Partition<B> {
         self.identity.get_or_insert(identity);
     }
 
-    /// Returns the time of the next expiry or repetition.
-    pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let front = self.queue.front()?;
-        Some(self.retry_at.map_or(front.expires, |retry_at| retry_at.min(front.expires)))
+    /// Returns the time after `now` of the next expiry or repetition. A repetition that is due waits for something else.
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        let expires = self.queue.front()?.expires;
+        Some(self.retry_at.filter(|retry_at| *retry_at > now).map_or(expires, |retry_at| retry_at.min(expires)))
     }
 
     /// Starts to send the next batch to `broker` as part of `request`, if one may be sent now and its size is at most
@@ -178,11 +223,7 @@ impl<B: Payload> Partition<B> {
                 }
                 self.queue.remove(index).map(|batch| (batch.payload, Fate::Stored(offset)))
             }
-            Answer::Refused(code) => self.queue.remove(index).map(|batch| {
-                let fate = if batch.open { Fate::Unknown } else { Fate::Refused(code) };
-                self.ended_without(index, &batch, batch.open);
-                (batch.payload, fate)
-            }),
+            Answer::Refused(code) => self.queue.remove(index).and_then(|batch| self.refused(index, batch, code)),
             Answer::NotStored { moved } => {
                 self.failed(moved, now);
                 None
@@ -206,6 +247,24 @@ impl<B: Payload> Partition<B> {
         };
         self.close_gap();
         ended
+    }
+
+    /// Ends a refused batch, already removed from `index`, or puts its two halves in its place.
+    fn refused(&mut self, index: usize, batch: Batch<B>, code: i16) -> Option<(B, Fate)> {
+        self.ended_without(index, &batch, batch.open);
+        let Batch { payload, expires, open, .. } = batch;
+        if open {
+            return Some((payload, Fate::Unknown));
+        }
+        match payload.split(code) {
+            Ok((first, second)) => {
+                // Their order must not depend on the batches behind them, which wait for the next epoch.
+                self.queue.insert(index, Batch::new(second, expires));
+                self.queue.insert(index, Batch::new(first, expires));
+                None
+            }
+            Err(payload) => Some((payload, Fate::Refused(code))),
+        }
     }
 
     fn failed(&mut self, moved: bool, now: Instant) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::partition::{MAX_IN_FLIGHT, Partition};
+use super::partition::{MAX_IN_FLIGHT, Partition, Wants};
 use super::{Answer, Fate, Identity, Payload};
 use crate::wire::records::ProducerState;
 
@@ -70,6 +70,29 @@ impl<B: Payload> SendQueue<B> {
         }
     }
 
+    /// Returns whether the next batch of a partition should be queued now. A batch that is queued earlier than it can
+    /// be sent is smaller than necessary.
+    pub(crate) fn wants(&self, partition: usize, now: Instant) -> bool {
+        match self.partitions.get(partition).map_or(Wants::Nothing, |partition| partition.wants(now)) {
+            Wants::ToSend(broker) => self.in_flight(broker) < MAX_IN_FLIGHT,
+            Wants::ToAsk => true,
+            Wants::Nothing => false,
+        }
+    }
+
+    fn in_flight(&self, broker: i32) -> usize {
+        self.requests.values().filter(|sent| sent.broker == broker).count()
+    }
+
+    /// Returns the brokers that lead partitions with batches.
+    pub(crate) fn leaders(&self) -> Vec<i32> {
+        let busy = self.partitions.iter().filter(|partition| !partition.is_empty());
+        let mut leaders: Vec<i32> = busy.filter_map(Partition::leader).collect();
+        leaders.sort_unstable();
+        leaders.dedup();
+        leaders
+    }
+
     /// Returns whether all batches have ended.
     pub(crate) fn is_empty(&self) -> bool {
         self.partitions.iter().all(Partition::is_empty)
@@ -100,9 +123,16 @@ impl<B: Payload> SendQueue<B> {
         }
     }
 
-    /// Returns the time of the next expiry or repetition.
-    pub(crate) fn wakes_at(&self) -> Option<Instant> {
-        self.partitions.iter().filter_map(Partition::wakes_at).min()
+    /// Sets the identity of a partition, if it has none.
+    pub(crate) fn set_identity_of(&mut self, partition: usize, identity: Identity) {
+        if let Some(partition) = self.partitions.get_mut(partition) {
+            partition.set_identity(identity);
+        }
+    }
+
+    /// Returns the time of the next expiry or repetition after `now`.
+    pub(crate) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        self.partitions.iter().filter_map(|partition| partition.wakes_at(now)).min()
     }
 
     /// Starts the next request to `broker`, and returns its number; `None` if nothing can be sent now. `add` gets
@@ -113,7 +143,7 @@ impl<B: Payload> SendQueue<B> {
         now: Instant,
         mut add: impl FnMut(usize, ProducerState, &mut B),
     ) -> Option<u64> {
-        if self.requests.values().filter(|sent| sent.broker == broker).count() >= MAX_IN_FLIGHT {
+        if self.in_flight(broker) >= MAX_IN_FLIGHT {
             return None;
         }
         let (count, request) = (self.partitions.len(), self.last_request + 1);

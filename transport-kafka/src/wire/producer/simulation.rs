@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::{Answer, Completion, Fate, Identity, Payload, SendQueue, SendSettings};
+use super::simulated_log::{Log, Numbered};
+use super::{Answer, Completion, Fate, Identity, SendQueue, SendSettings};
 use crate::wire::records::ProducerState;
 
 const BROKERS: i32 = 3;
@@ -19,106 +20,6 @@ const STEPS: usize = 600;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time without an append, a log may forget producers.
 const FORGET: Duration = Duration::from_secs(15);
-/// Number of batches whose sequences a log remembers.
-const REMEMBERED: usize = 5;
-
-/// A batch, numbered in the order of all batches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Numbered {
-    number: u64,
-    count: u32,
-    /// Brokers refuse it.
-    poison: bool,
-}
-
-impl Payload for Numbered {
-    fn count(&self) -> u32 {
-        self.count
-    }
-
-    fn size(&self) -> usize {
-        10
-    }
-}
-
-/// State of a producer in a log.
-#[derive(Debug, Clone, Default)]
-struct Entry {
-    epoch: i16,
-    /// The first and the last sequence of its last batches, with their offsets.
-    last: VecDeque<(i32, i32, u64)>,
-}
-
-/// A partition.
-#[derive(Debug)]
-struct Log {
-    leader: i32,
-    /// Whether the right to write is missing.
-    denied: bool,
-    stored: Vec<u64>,
-    producers: HashMap<i64, Entry>,
-    appended_at: Instant,
-}
-
-impl Log {
-    /// Handles a batch as a leader does, and returns the error code and the offset of the batch.
-    fn append(
-        &mut self,
-        broker: i32,
-        producer: ProducerState,
-        batch: &Numbered,
-        fault: u8,
-        now: Instant,
-    ) -> (i16, i64) {
-        match fault {
-            _ if self.denied => return (29, -1),
-            _ if self.leader != broker => return (6, -1),
-            _ if batch.poison => return (87, -1),
-            0 => return (19, -1),
-            _ => {}
-        }
-        let last = producer.sequence + batch.count as i32 - 1;
-        let mut entry = self.producers.get(&producer.id).cloned();
-        if let Some(entry) = entry.as_mut() {
-            if producer.epoch < entry.epoch {
-                return (47, -1);
-            }
-            if producer.epoch > entry.epoch {
-                if producer.sequence != 0 {
-                    return (45, -1);
-                }
-                *entry = Entry { epoch: producer.epoch, last: VecDeque::new() };
-            }
-            let repeated = entry.last.iter().find(|(first, end, _)| (*first, *end) == (producer.sequence, last));
-            if let Some((_, _, offset)) = repeated {
-                return Self::appended(fault, *offset);
-            }
-            if entry.last.back().is_some_and(|(_, end, _)| end + 1 != producer.sequence) {
-                return (45, -1);
-            }
-        }
-        let mut entry = entry.unwrap_or(Entry { epoch: producer.epoch, last: VecDeque::new() });
-        let offset = self.stored.len() as u64;
-        entry.last.push_back((producer.sequence, last, offset));
-        if entry.last.len() > REMEMBERED {
-            entry.last.pop_front();
-        }
-        self.producers.insert(producer.id, entry);
-        self.stored.push(batch.number);
-        self.appended_at = now;
-        Self::appended(fault, offset)
-    }
-
-    /// Returns the answer to a batch that is in the log.
-    fn appended(fault: u8, offset: u64) -> (i16, i64) {
-        match fault {
-            1 => (20, -1),
-            2 => (7, -1),
-            3 => (-1, -1),
-            _ => (0, offset as i64),
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Request {
@@ -159,9 +60,10 @@ impl World {
     }
 
     fn push(&mut self) {
-        let poison = self.rng.u8(..40) == 0;
-        let batch = Numbered { number: self.pushed, count: self.rng.u32(1..20), poison };
-        self.pushed += 1;
+        let (first, count) = (self.pushed, self.rng.u32(1..20));
+        let poison = (self.rng.u8(..40) == 0).then(|| first + self.rng.u64(..u64::from(count)));
+        let batch = Numbered { first, count, poison };
+        self.pushed += u64::from(count);
         assert_eq!(self.queue.push(self.rng.usize(..PARTITIONS), batch, self.now), None);
     }
 
@@ -252,7 +154,13 @@ impl World {
 
     fn end(&mut self, ended: Vec<Completion<Numbered>>) {
         for Completion { partition, payload, fate } in ended {
-            assert_eq!(self.ended.insert(payload.number, (partition, fate)), None, "a batch ended twice");
+            for (position, number) in (0..).zip(payload.numbers()) {
+                let fate = match fate {
+                    Fate::Stored(offset) => Fate::Stored(offset.map(|offset| offset + position)),
+                    fate => fate,
+                };
+                assert_eq!(self.ended.insert(number, (partition, fate)), None, "a record ended twice");
+            }
         }
     }
 
@@ -332,20 +240,20 @@ impl World {
         for (partition, log) in self.logs.iter().enumerate() {
             assert!(log.stored.is_sorted_by(|a, b| a < b), "partition {partition}: {:?}", log.stored);
         }
-        assert_eq!(self.ended.len() as u64, self.pushed, "each batch ends");
+        assert_eq!(self.ended.len() as u64, self.pushed, "each record ends");
         for (number, (partition, fate)) in &self.ended {
             let stored = self.logs[*partition].stored.iter().position(|stored| stored == number);
             match fate {
-                Fate::Stored(None) => assert!(stored.is_some(), "batch {number} is lost"),
-                Fate::Stored(offset) => assert_eq!(stored.map(|at| at as u64), *offset, "batch {number}"),
-                Fate::Refused(_) | Fate::Expired => assert_eq!(stored, None, "batch {number} is stored: {fate:?}"),
+                Fate::Stored(None) => assert!(stored.is_some(), "record {number} is lost"),
+                Fate::Stored(offset) => assert_eq!(stored.map(|at| at as u64), *offset, "record {number}"),
+                Fate::Refused(_) | Fate::Expired => assert_eq!(stored, None, "record {number} is stored: {fate:?}"),
                 Fate::Unknown => {}
             }
         }
     }
 }
 
-/// Plays a seed, and returns the numbers of batches by their ends.
+/// Plays a seed, and returns the numbers of records by their ends.
 fn play(seed: u64) -> HashMap<&'static str, usize> {
     let mut world = World::new(seed);
     (0..STEPS).for_each(|_| world.step());

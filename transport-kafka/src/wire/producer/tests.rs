@@ -3,86 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Completion, Fate, Identity, Payload, SendQueue, SendSettings};
+use super::play::{BROKER, LATER, Named, Play, SETTINGS, TIMEOUT, TOO_LARGE};
+use super::{Answer, Completion, Fate, Identity, Payload, SendQueue};
 use crate::wire::records::ProducerState;
-
-const BROKER: i32 = 1;
-const TIMEOUT: Duration = Duration::from_secs(30);
-const SETTINGS: SendSettings = SendSettings { delivery_timeout: TIMEOUT, max_request_bytes: 100 };
-/// Longer than any delay before a repetition.
-const LATER: Duration = Duration::from_secs(2);
-
-/// A batch of one record, with a name and a size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Named(u32, usize);
-
-impl Payload for Named {
-    fn count(&self) -> u32 {
-        1
-    }
-
-    fn size(&self) -> usize {
-        self.1
-    }
-}
-
-/// A batch in a request: its partition, its name, and the epoch and sequence that it is sent under.
-type Sent = (usize, u32, i16, i32);
-
-/// A queue, and its caller's clock.
-struct Play {
-    queue: SendQueue<Named>,
-    now: Instant,
-}
-
-impl Play {
-    /// Creates a queue of `partitions` that one broker leads.
-    fn new(partitions: usize) -> Self {
-        let mut queue = SendQueue::new(SETTINGS);
-        for _ in 0..partitions {
-            let number = queue.add_partition();
-            queue.set_leader(number, Some(BROKER));
-        }
-        queue.set_identity(Identity { id: 7, epoch: 0 });
-        Self { queue, now: Instant::now() }
-    }
-
-    /// Creates a queue of one partition, whose broker has state of the producer up to sequence 0.
-    fn known() -> Self {
-        let mut play = Self::new(1);
-        play.push(0, 0..1);
-        let (request, _) = play.send().expect("a request");
-        assert_eq!(play.answer(request, Answer::Stored(Some(0))).len(), 1);
-        play
-    }
-
-    fn push(&mut self, partition: usize, names: std::ops::Range<u32>) {
-        for name in names {
-            assert_eq!(self.queue.push(partition, Named(name, 10), self.now), None);
-        }
-    }
-
-    /// Returns the number and the batches of the next request.
-    fn send(&mut self) -> Option<(u64, Vec<Sent>)> {
-        let mut sent = Vec::new();
-        let add = |partition, producer: ProducerState, batch: &mut Named| {
-            sent.push((partition, batch.0, producer.epoch, producer.sequence));
-        };
-        let request = self.queue.next_request(BROKER, self.now, add)?;
-        Some((request, sent))
-    }
-
-    fn answer(&mut self, request: u64, answer: Answer) -> Vec<Completion<Named>> {
-        self.queue.answered(request, &(0..8).map(|number| (number, answer)).collect(), self.now)
-    }
-
-    /// Sends all that may be sent, and returns the requests' numbers, and the names and sequences.
-    fn send_all(&mut self) -> (Vec<u64>, Vec<(u32, i32)>) {
-        let sent = std::iter::from_fn(|| self.send());
-        let each = sent.map(|(request, batches)| (request, (batches[0].1, batches[0].3)));
-        each.unzip()
-    }
-}
 
 #[test]
 fn the_first_batch_is_sent_alone_and_then_five_at_once() {
@@ -178,6 +101,30 @@ fn a_refused_batch_leaves_no_gap_if_it_is_the_last() {
     assert_eq!(ended[0].fate, Fate::Refused(87));
     play.push(0, 2..3);
     assert_eq!(play.send().expect("a request").1, [(0, 2, 0, 1)]);
+}
+
+#[test]
+fn the_halves_of_a_refused_batch_take_its_place() {
+    let mut play = Play::known();
+    for (name, size) in [(1, 10), (2, 30), (3, 10)] {
+        play.queue.push(0, Named(name, size), play.now);
+    }
+    let (requests, _) = play.send_all();
+    play.answer(requests[0], Answer::Stored(Some(1)));
+    assert_eq!(play.answer(requests[1], Answer::Refused(TOO_LARGE)), []);
+    assert_eq!(play.send(), None, "the next epoch waits for what is in flight");
+    play.answer(requests[2], Answer::OutOfOrder);
+    play.now += LATER;
+    let (mut sent, mut refused) = (Vec::new(), Vec::new());
+    while let Some((request, batches)) = play.send() {
+        sent.push((batches[0].1, batches[0].2, batches[0].3));
+        let answer = if batches[0].1 == 102 { Answer::Refused(TOO_LARGE) } else { Answer::Stored(None) };
+        let ended = play.answer(request, answer);
+        refused.extend(ended.into_iter().filter(|ended| ended.fate == Fate::Refused(TOO_LARGE)));
+    }
+    // The second batch is split twice, and one of its parts is refused; its sequence is used again.
+    assert_eq!(sent, [(2, 1, 0), (102, 1, 1), (102, 1, 1), (202, 1, 1), (3, 1, 2)]);
+    assert_eq!(refused.iter().map(|ended| ended.payload.0).collect::<Vec<_>>(), [102]);
 }
 
 #[test]
@@ -331,7 +278,7 @@ fn unsent_batches_expire_as_not_stored() {
     let mut play = Play::new(1);
     play.queue.set_leader(0, None);
     play.push(0, 0..1);
-    assert_eq!(play.queue.wakes_at(), Some(play.now + TIMEOUT));
+    assert_eq!(play.queue.wakes_at(play.now), Some(play.now + TIMEOUT));
     let ended = play.queue.expire(play.now + TIMEOUT);
     assert_eq!(ended, [Completion { partition: 0, payload: Named(0, 10), fate: Fate::Expired }]);
     assert!(play.queue.is_empty());
@@ -384,6 +331,9 @@ fn sequences_start_again_after_the_largest() {
         }
         fn size(&self) -> usize {
             1
+        }
+        fn split(self, _: i16) -> Result<(Self, Self), Self> {
+            Err(self)
         }
     }
     let mut queue = SendQueue::new(SETTINGS);

@@ -123,11 +123,13 @@ impl BatchBuilder {
     }
 
     /// Returns the memory that it has allocated, in bytes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests use it"))]
     pub(crate) fn allocated(&self) -> usize {
         self.buffer.capacity()
     }
 
     /// Returns the exact size that it would have with `record`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests use it"))]
     pub(crate) fn size_with(&self, record: &NewRecord<'_>) -> usize {
         let body = record.body_len(self.timestamp_delta(record), self.count);
         self.size().saturating_add(encoded_len(body as i64)).saturating_add(body)
@@ -173,12 +175,24 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// If the codec is not supported.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests use it"))]
     pub(crate) fn seal(
-        mut self,
+        self,
         packing: Packing,
         producer: ProducerState,
         transactional: bool,
     ) -> std::io::Result<SealedBatch> {
+        let mut sealed = self.pack(packing, transactional)?;
+        sealed.restamp(producer);
+        Ok(sealed)
+    }
+
+    /// Compresses the batch by `packing` if that makes it smaller. It must be [stamped](SealedBatch::restamp) before it
+    /// is sent, which computes its checksum.
+    ///
+    /// # Errors
+    /// If the codec is not supported.
+    pub(crate) fn pack(mut self, packing: Packing, transactional: bool) -> std::io::Result<SealedBatch> {
         let (mut buffer, codec) = self.packed(packing)?;
         let length = i32::try_from(buffer.len() - PREFIX).unwrap_or(i32::MAX);
         let attributes = codec as i16 | if transactional { TRANSACTIONAL_BIT } else { 0 };
@@ -192,8 +206,7 @@ impl BatchBuilder {
         set(&mut buffer, at::BASE_TIMESTAMP, self.base_timestamp.to_be_bytes());
         set(&mut buffer, at::MAX_TIMESTAMP, self.max_timestamp.to_be_bytes());
         set(&mut buffer, at::COUNT, self.count.to_be_bytes());
-        stamp(&mut buffer, producer);
-        Ok(SealedBatch { bytes: buffer.into(), count: self.count, producer })
+        Ok(SealedBatch { bytes: buffer.into(), count: self.count, producer: ProducerState::NONE })
     }
 
     /// Takes the buffer, with its records compressed if that makes it smaller.

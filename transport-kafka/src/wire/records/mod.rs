@@ -27,7 +27,7 @@ mod unpack;
 mod tests;
 
 pub(crate) use self::batch::{Batch, Marker, Records};
-pub(crate) use self::builder::{BatchBuilder, NewRecord, ProducerState};
+pub(crate) use self::builder::{BatchBuilder, NewRecord, ProducerState, RecordTooLarge, SealedBatch};
 pub(crate) use self::error::{BatchError, UndecodableBatch};
 pub(crate) use self::header::{BatchHeader, Scan, scan};
 pub(crate) use self::pack::Packing;

@@ -24,6 +24,7 @@ pub(crate) struct Packing {
 
 impl Packing {
     /// No compression.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests use it"))]
     pub(crate) const NONE: Self = Self { codec: Codec::None, level: None };
 
     /// Appends `records`, compressed, to `out`.
