@@ -12,7 +12,7 @@ use rskafka::chrono::DateTime;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use tidings::handler::{BatchOptions, HandlerExt, RawBatch};
-use tidings::kafka::{KafkaConfig, KafkaTransport, ReaderKind};
+use tidings::kafka::{KafkaConfig, KafkaTransport, PublisherKind, ReaderKind};
 use tidings::publisher::PublisherExt;
 use tidings::record::{Name, Timestamp};
 use tidings::{BoxError, Delivery, Record, Router, Service, State, Topic, TopicPolicy, Transport};
@@ -94,6 +94,15 @@ impl Bench {
     /// When it does not answer.
     pub async fn with_reader(&self, reader: ReaderKind) -> BenchResult<Self> {
         let config = self.transport.config().clone().with_reader(reader);
+        Ok(Self { brokers: self.brokers.clone(), transport: KafkaTransport::connect(config).await? })
+    }
+
+    /// The same, published to by this publisher.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn with_publisher(&self, publisher: PublisherKind) -> BenchResult<Self> {
+        let config = self.transport.config().clone().with_publisher(publisher);
         Ok(Self { brokers: self.brokers.clone(), transport: KafkaTransport::connect(config).await? })
     }
 

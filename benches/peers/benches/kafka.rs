@@ -2,10 +2,11 @@
 //!
 //! It runs against the broker in `TIDINGS_KAFKA`, and says so where there is none.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidings::kafka::ReaderKind;
-use tidings_benches::figures::{BenchResult, Figures};
+use tidings::kafka::{PublisherKind, ReaderKind};
+use tidings_benches::figures::{BenchResult, Figures, figure};
 use tidings_benches::kafka::{Bench, KAFKA_VARIABLE, PARTITIONS};
 use tidings_peers::{base_producer, future_producer, stream_consumer};
 
@@ -14,13 +15,17 @@ const RUNS: [(usize, usize, usize); 2] = [(100, 900_000, 3_000_000), (1_024, 240
 /// How often each consumer is measured, in turns.
 const ROUNDS: usize = 3;
 
+/// If it is set, nothing is consumed.
+const ONLY_PRODUCE: &str = "TIDINGS_PEERS_PRODUCE";
+
 const FUTURE_PRODUCER: &str = "rdkafka FutureProducer";
 const PUBLISHER: &str = "tidings Publisher";
+const NATIVE: &str = "tidings Publisher, natively";
 const BASE_PRODUCER: &str = "rdkafka BaseProducer";
 const BARE: &str = "krafka";
 const RSKAFKA: &str = "rskafka, the application's batches";
 /// Each of them begins a round: the first one finds a topic and a page cache that are empty, and the last one full ones.
-const PRODUCERS: [&str; 5] = [FUTURE_PRODUCER, PUBLISHER, BASE_PRODUCER, BARE, RSKAFKA];
+const PRODUCERS: [&str; 6] = [FUTURE_PRODUCER, NATIVE, BASE_PRODUCER, PUBLISHER, BARE, RSKAFKA];
 
 fn main() -> BenchResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -31,7 +36,9 @@ fn main() -> BenchResult {
         };
         for (size, published, read) in RUNS {
             produce(&bench, size, published).await?;
-            consume(&bench, size, read).await?;
+            if std::env::var_os(ONLY_PRODUCE).is_none() {
+                consume(&bench, size, read).await?;
+            }
         }
         Ok(())
     })
@@ -39,11 +46,15 @@ fn main() -> BenchResult {
 
 async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
     let (mut figures, brokers) = (Figures::default(), bench.brokers.clone());
+    let native = bench.with_publisher(PublisherKind::Native).await?;
+    let mut costs = BTreeMap::<&str, Vec<f64>>::new();
     for round in 0..PRODUCERS.len() {
         let topic = bench.topic("produce", PARTITIONS).await?;
         for turn in 0..PRODUCERS.len() {
             let name = PRODUCERS[(round + turn) % PRODUCERS.len()];
+            let before = processor_time();
             let took = match name {
+                NATIVE => native.publish(&topic, count, size).await?,
                 FUTURE_PRODUCER => future_producer(&brokers, &topic, count, size).await?,
                 PUBLISHER => bench.publish(&topic, count, size).await?,
                 BASE_PRODUCER => {
@@ -54,10 +65,26 @@ async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
                 _ => bench.publish_rskafka(&topic, count, size).await?,
             };
             figures.add(name, count as u64, took);
+            let cost = processor_time().saturating_sub(before).as_secs_f64() * 1e6 / count as f64;
+            costs.entry(name).or_default().push(cost);
         }
         bench.drop_topic(&topic).await?;
     }
+    for (name, mut costs) in costs {
+        costs.sort_by(f64::total_cmp);
+        figure(&format!("peers/produce {size} B/{name}/processor time"), costs[costs.len() / 2], "us", None)?;
+    }
     figures.finish(&format!("peers/produce {size} B"), FUTURE_PRODUCER)
+}
+
+/// The processor time of this process, to a hundredth of a second.
+fn processor_time() -> Duration {
+    // Clients run one after the other, so it is that of the current one.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    // User and system time follow eleven other fields.
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 async fn consume(bench: &Bench, size: usize, count: usize) -> BenchResult {
