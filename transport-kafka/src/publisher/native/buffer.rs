@@ -165,6 +165,14 @@ impl PartitionBuffer {
         Some((due, expires))
     }
 
+    /// Takes all batches. The next record lists the partition again.
+    pub(super) fn take_all(&self) -> VecDeque<ClosedBatch> {
+        let mut fill = self.lock();
+        fill.close();
+        fill.is_listed = false;
+        std::mem::take(&mut fill.closed)
+    }
+
     /// Takes the oldest batch.
     pub(super) fn take(&self) -> Option<ClosedBatch> {
         let mut fill = self.lock();

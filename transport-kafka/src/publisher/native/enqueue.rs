@@ -277,6 +277,11 @@ impl Shared {
         append(buffer, record, size, now, &mut permit, &mut queueing, &mut woken);
     }
 
+    /// Waits until the current enqueuer has queued its records.
+    pub(super) async fn all_queued(&self) {
+        drop(self.state.lock().await);
+    }
+
     /// Fails current and future waiters because the publisher is closed.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
@@ -356,3 +361,6 @@ async fn run_job(shared: &Shared, job: Job) {
         Job::Barrier(reply) => drop(reply.send(())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ use super::{CLOSE_GRACE, LONGEST, closed, gone, unanswered};
 use crate::config::KafkaConfig;
 use crate::dedicated_runtime::DedicatedRuntime;
 use crate::wire::cluster::Cluster;
+use crate::wire::producer::Identity;
 
 /// Idempotent publisher on native connections, with the contract and the bounds of
 /// [`KafkaPublisher`](crate::KafkaPublisher).
@@ -57,14 +58,19 @@ impl NativePublisher {
         let opened = runtime.run(async move {
             let cluster = Cluster::connect(&config).await.map_err(|error| error.in_context("open a publisher"))?;
             let first = questions::first_identity(&cluster).await?;
-            let sending = Sending::start(cluster.clone(), first, kept);
-            let shared = Arc::new(Shared::new(sending, Topics(cluster), &config));
-            let (jobs, queue, length) = JobQueue::new();
-            tokio::spawn(enqueue::run(Arc::clone(&shared), queue, length));
-            Ok((jobs, shared))
+            Ok(Self::start(cluster, first, kept))
         });
-        let (jobs, shared) = opened.await?;
-        Ok(Self { jobs, shared, runtime, closed: AtomicBool::new(false), ending: OnceLock::new() })
+        opened.await
+    }
+
+    /// Starts the tasks of a publisher on the current runtime, which is `runtime`.
+    fn start(cluster: Cluster, first: Option<Identity>, runtime: DedicatedRuntime) -> Self {
+        let config = cluster.config().clone();
+        let sending = Sending::start(cluster.clone(), first, runtime.clone());
+        let shared = Arc::new(Shared::new(sending, Topics(cluster), &config));
+        let (jobs, queue, length) = JobQueue::new();
+        tokio::spawn(enqueue::run(Arc::clone(&shared), queue, length));
+        Self { jobs, shared, runtime, closed: AtomicBool::new(false), ending: OnceLock::new() }
     }
 
     /// Starts closing; returns a receiver of the result.
@@ -80,7 +86,12 @@ impl NativePublisher {
                 let _in_time = timeout_at(ends, all_queued).await;
             }
             shared.abandon();
-            let drained = timeout_at(ends + CLOSE_GRACE / 2, shared.sending.drain()).await;
+            let answered = async {
+                // A call that has the turn may queue records until then.
+                shared.all_queued().await;
+                shared.sending.drain().await;
+            };
+            let drained = timeout_at(ends + CLOSE_GRACE / 2, answered).await;
             done.send_replace(Some(drained.is_ok()));
             drop((shared, kept));
         });

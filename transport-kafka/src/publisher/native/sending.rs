@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
-use tidings_core::{Error, Name, Result, TopicPartition};
+use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error};
 
 use super::buffer::{Due, PartitionBuffer};
-use super::call::outcome_of;
+use super::call::{Outcome, outcome_of};
 use super::delivery::{Delivery, packing};
 use super::questions::{Questions, next};
 use super::throttle::Throttle;
@@ -38,10 +38,41 @@ pub(super) struct Sending {
 }
 
 /// Partitions that have batches, and that the task has yet to look at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct News {
-    listed: Mutex<Vec<Arc<PartitionBuffer>>>,
+    /// `None` once the task has ended.
+    listed: Mutex<Option<Vec<Arc<PartitionBuffer>>>>,
     any: Notify,
+}
+
+impl Default for News {
+    fn default() -> Self {
+        Self { listed: Mutex::new(Some(Vec::new())), any: Notify::new() }
+    }
+}
+
+impl News {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<PartitionBuffer>>>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the partitions that were added since.
+    fn take(&self) -> Vec<Arc<PartitionBuffer>> {
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Ends the batches of the partitions that the task has not seen, and of those that are added later.
+    fn end(&self) {
+        let unseen = self.lock().take().unwrap_or_default();
+        unseen.iter().for_each(|buffer| refuse(buffer));
+    }
+}
+
+/// Ends the batches of a partition, because the task has ended.
+fn refuse(buffer: &PartitionBuffer) {
+    for batch in buffer.take_all() {
+        batch.unended.end(Outcome::Failed(ErrorKind::Closed, "the publisher is closed".into()));
+    }
 }
 
 impl Sending {
@@ -59,13 +90,16 @@ impl Sending {
     /// Wakes the task, and tells it of these partitions.
     pub(super) fn wake(&self, listed: &mut Vec<Arc<PartitionBuffer>>) {
         if !listed.is_empty() {
-            self.news.listed.lock().unwrap_or_else(PoisonError::into_inner).append(listed);
+            match &mut *self.news.lock() {
+                Some(news) => news.append(listed),
+                None => return listed.drain(..).for_each(|buffer| refuse(&buffer)),
+            }
         }
         self.news.any.notify_one();
     }
 
-    /// Sends all batches without their linger, and waits until they and the task have ended. Nothing may be queued
-    /// afterwards.
+    /// Sends all batches without their linger, and waits until they and the task have ended. Records that are queued
+    /// afterwards end as not stored.
     pub(super) async fn drain(&self) {
         let (reply, drained) = oneshot::channel();
         let _ended = self.drains.send(reply);
@@ -140,6 +174,7 @@ impl Task {
                 }
             }
         }
+        self.news.end();
         self.cluster.disconnect().await;
         for drain in self.drains {
             // It may no longer wait.
@@ -149,14 +184,14 @@ impl Task {
 
     /// Does all that can be done now, and waits for the next event. Returns whether to go on.
     async fn step(&mut self, drains: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) -> bool {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         self.add_listed();
         let ended = self.queue.expire(now);
         self.end(ended);
         let linger_ends = self.send_all(now);
         self.ask();
         if self.queue.is_empty() && self.partitions.iter().all(|partition| !partition.has_batches) {
-            // Nothing is queued after a drain.
+            // What is queued after a drain is refused.
             if !self.is_open || !self.drains.is_empty() {
                 return false;
             }
@@ -182,8 +217,7 @@ impl Task {
 
     /// Adds the partitions that have batches.
     fn add_listed(&mut self) {
-        let listed = std::mem::take(&mut *self.news.listed.lock().unwrap_or_else(PoisonError::into_inner));
-        for buffer in listed {
+        for buffer in self.news.take() {
             let number = self.number(&buffer);
             if let Some(partition) = self.partitions.get_mut(number) {
                 partition.has_batches = true;
@@ -312,7 +346,7 @@ impl Task {
     }
 
     fn report(&mut self, report: Report) {
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         match report {
             Report::Answered { request, answers, throttle } => {
                 let number = |(at, answer): (TopicPartition, Answer)| Some((*self.numbers.get(&at)?, answer));
@@ -344,3 +378,6 @@ fn start_broker(broker: i32, cluster: &Cluster) -> mpsc::Sender<ToSend> {
     tokio::spawn(run(broker, cluster.clone(), incoming));
     requests
 }
+
+#[cfg(test)]
+mod tests;

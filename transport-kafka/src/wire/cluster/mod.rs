@@ -61,11 +61,15 @@ impl Cluster {
     /// # Errors
     /// Those of [`Connection::open`], if no broker answers. A refusal takes precedence over a timeout.
     pub(crate) async fn connect(config: &KafkaConfig) -> Result<Self> {
-        let inner =
-            Inner { config: Arc::new(config.clone()), state: Mutex::default(), control: tokio::sync::Mutex::default() };
-        let cluster = Self(Arc::new(inner));
+        let cluster = Self::new(config);
         cluster.refresh(&[]).await?;
         Ok(cluster)
+    }
+
+    /// Creates a cluster of which nothing is known yet.
+    pub(crate) fn new(config: &KafkaConfig) -> Self {
+        let config = Arc::new(config.clone());
+        Self(Arc::new(Inner { config, state: Mutex::default(), control: tokio::sync::Mutex::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

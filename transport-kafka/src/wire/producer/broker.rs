@@ -43,6 +43,14 @@ impl ToSend {
     ) -> Self {
         Self { batches, outcome: Outcome { request, is_sent: false, reports: Some(reports) } }
     }
+
+    /// Reports the same answer to all batches.
+    #[cfg(test)]
+    pub(crate) fn answer(self, answer: Answer) {
+        let answers = self.batches.into_iter().map(|(at, _)| (at, answer)).collect();
+        let request = self.outcome.request;
+        self.outcome.report(Report::Answered { request, answers, throttle: Duration::ZERO });
+    }
 }
 
 /// The outcome of a request.

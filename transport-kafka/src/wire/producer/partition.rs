@@ -166,14 +166,15 @@ impl<B: Payload> Partition<B> {
         self.identity.get_or_insert(identity);
     }
 
-    /// Returns the time after `now` of the next expiry or repetition. A repetition that is due waits for something else.
+    /// Returns the time of the next expiry, or of the end of a delay after `now`: also without batches, because the
+    /// next one may wait for it elsewhere. A repetition that is due waits for something else.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        let expires = self.queue.front()?.expires;
-        Some(self.retry_at.filter(|retry_at| *retry_at > now).map_or(expires, |retry_at| retry_at.min(expires)))
+        let expires = self.queue.front().map(|front| front.expires);
+        self.retry_at.filter(|retry_at| *retry_at > now).into_iter().chain(expires).min()
     }
 
     /// Starts to send the next batch to `broker` as part of `request`, if one may be sent now and its size is at most
-    /// `most`.
+    /// `most`. A batch whose delivery timeout has passed is not sent.
     pub(super) fn start(
         &mut self,
         broker: i32,
@@ -184,7 +185,8 @@ impl<B: Payload> Partition<B> {
         let identity = self.identity.filter(|_| self.may_send(broker, now))?;
         let (gap, next) = (self.gap, self.next_sequence);
         let batch = self.queue.iter_mut().find(|batch| batch.request.is_none())?;
-        if batch.payload.size() > most || (gap && batch.sequence.is_none()) || batch.dead {
+        let waits = (gap && batch.sequence.is_none()) || batch.dead || batch.expires <= now;
+        if waits || batch.payload.size() > most {
             return None;
         }
         let sequence = match batch.sequence {

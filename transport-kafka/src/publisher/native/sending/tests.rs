@@ -1,0 +1,107 @@
+//! The sending task, with a test in the place of a broker's task.
+
+use std::future::Future;
+
+use tidings_core::{Position, Record};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::config::KafkaConfig;
+use crate::publisher::buffer_limit::BufferLimit;
+use crate::publisher::native::buffer::Appended;
+use crate::publisher::native::call::{Call, OpenCall};
+use crate::wire::records::NewRecord;
+
+const BROKER: i32 = 1;
+const IDENTITY: Identity = Identity { id: 7, epoch: 0 };
+/// Longer than any delay before a repetition.
+const LATER: Duration = Duration::from_secs(2);
+
+/// A running task, one partition of it, and the requests to the broker that leads it.
+struct Play {
+    sending: Sending,
+    buffer: Arc<PartitionBuffer>,
+    limit: BufferLimit,
+    requests: mpsc::Receiver<ToSend>,
+}
+
+impl Play {
+    fn start() -> Self {
+        let cluster = Cluster::new(&KafkaConfig::new(Vec::<String>::new()).with_linger(Duration::ZERO));
+        let ((drains, drained), news) = (mpsc::unbounded_channel(), Arc::<News>::default());
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let mut task = Task::new(cluster, Arc::clone(&news), Some(IDENTITY));
+        let buffer = Arc::new(PartitionBuffer::new("t".into(), 0, 1 << 10));
+        let number = task.number(&buffer);
+        task.queue.set_leader(number, Some(BROKER));
+        task.brokers.insert(BROKER, sender);
+        tokio::spawn(task.run(drained));
+        Self { sending: Sending { news, drains }, buffer, limit: BufferLimit::new(100, 10_000), requests }
+    }
+
+    /// Queues a record that has waited since `opened_at`.
+    fn publish(&self, opened_at: Instant) -> Arc<Call> {
+        let (open, permit) = (OpenCall::new(1), self.limit.try_take_all(1, 10));
+        let record = Record::new("t", "v");
+        let record = NewRecord::of(&record, 0);
+        let mut permit = permit.expect("capacity");
+        let appended = self.buffer.append(&record, 10, opened_at.into_std(), &mut permit, &mut open.queueing());
+        if appended.expect("a batch") == Appended::Listed {
+            self.sending.wake(&mut vec![Arc::clone(&self.buffer)]);
+        }
+        open.call()
+    }
+
+    /// Answers all requests until `until` is ready; returns its output, and the number of requests.
+    async fn answer<T>(&mut self, answer: Answer, until: impl Future<Output = T>) -> (T, usize) {
+        let (mut until, mut count) = (std::pin::pin!(until), 0);
+        loop {
+            tokio::select! {
+                biased;
+                request = self.requests.recv() => {
+                    request.expect("the task is running").answer(answer);
+                    count += 1;
+                }
+                ended = &mut until => return (ended, count),
+            }
+        }
+    }
+}
+
+/// Waits for the answer to a call of one record.
+async fn ended(call: &Call) -> Result<Position, ErrorKind> {
+    call.ended().await;
+    let answer = call.answers(1, || panic!("it was queued")).remove(0);
+    answer.map_err(|error| error.kind())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_behind_an_expired_one_is_sent_after_the_delay() {
+    let mut play = Play::start();
+    let first = play.publish(Instant::now());
+    let refused = play.answer(Answer::NotStored { moved: false }, ended(&first)).await;
+    assert_eq!(refused.0, Err(ErrorKind::Unavailable));
+    let (next, published) = (play.publish(Instant::now()), Instant::now());
+    let stored = play.answer(Answer::Stored(Some(3)), ended(&next)).await;
+    assert_eq!(stored, (Ok(Position::new(0, 3)), 1));
+    assert!(published.elapsed() < LATER, "it was stored after {:?}", published.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_record_is_not_sent() {
+    let mut play = Play::start();
+    let call = play.publish(Instant::now() - Duration::from_secs(31));
+    let expired = play.answer(Answer::Stored(Some(0)), ended(&call)).await;
+    assert_eq!(expired, (Err(ErrorKind::Unavailable), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_queued_after_the_last_drain_ends_as_not_stored() {
+    let play = Play::start();
+    play.sending.drain().await;
+    for _ in 0..2 {
+        let call = play.publish(Instant::now());
+        assert_eq!(timeout(LATER, ended(&call)).await, Ok(Err(ErrorKind::Closed)));
+    }
+    assert!(play.limit.try_take_all(100, 10_000).is_some(), "its capacity is free");
+}
