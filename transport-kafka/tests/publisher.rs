@@ -148,7 +148,9 @@ async fn given_up(kind: PublisherKind) -> TestResult {
     let kinds: Vec<_> = answers.into_iter().map(|answer| answer.map(drop).map_err(|e| e.kind())).collect();
     // The native publisher does not wait for lookups of known topics.
     let is_stored = kind == PublisherKind::Native && kinds.last() == Some(&Ok(()));
-    assert_eq!(closed.map_err(|e| e.kind()), Err(ErrorKind::Indeterminate));
+    // It also ends records of missing topics soon, so that all may be answered in time.
+    let is_answered = kind == PublisherKind::Native && closed.is_ok();
+    assert!(is_answered || closed.is_err_and(|e| e.kind() == ErrorKind::Indeterminate));
     assert!(is_stored || kinds.last() == Some(&Err(ErrorKind::Closed)), "{kinds:?}");
     // Records that were sent before are stored before.
     let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;

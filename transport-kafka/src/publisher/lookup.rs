@@ -16,7 +16,7 @@ use crate::client::producer::no_partition;
 /// Records of other calls wait meanwhile, as they do for the brokers.
 const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
 
-/// Answers questions about topics, each within about a second.
+/// Answers questions about topics, each within about a second; about unknown ones it may take longer.
 pub(super) trait TopicSource: Sync {
     /// Returns the number of partitions of a topic.
     fn partitions(&self, topic: &Name) -> impl Future<Output = Result<u32>> + Send;

@@ -288,6 +288,14 @@ pub(super) fn outcome_of(fate: Fate, cause: Option<&Error>) -> Outcome {
     }
 }
 
+/// Returns the outcome of a batch of a partition that is missing.
+pub(super) fn outcome_of_missing(fate: Fate, error: &Error) -> Outcome {
+    match fate {
+        Fate::Expired => Outcome::Failed(error.kind(), error.report().into()),
+        sent => outcome_of(sent, Some(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;

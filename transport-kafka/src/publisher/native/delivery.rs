@@ -35,23 +35,29 @@ pub(super) struct Delivery {
     packing: Packing,
     /// Size of the batch before compression, in bytes.
     unpacked: usize,
+    /// When its batch was opened.
+    opened_at: Instant,
     unended: Unended,
 }
 
 impl Delivery {
-    /// Compresses a batch. Returns it with the time when it was opened; `None` if it cannot be compressed, and then its
-    /// records end.
-    pub(super) fn new(buffer: &Arc<PartitionBuffer>, batch: ClosedBatch, packing: Packing) -> Option<(Self, Instant)> {
+    /// Compresses a batch; `None` if it cannot be compressed, and then its records end.
+    pub(super) fn new(buffer: &Arc<PartitionBuffer>, batch: ClosedBatch, packing: Packing) -> Option<Self> {
         let ClosedBatch { builder, opened_at, unended } = batch;
         let unpacked = builder.size();
         match builder.pack(packing, false) {
-            Ok(batch) => Some((Self { buffer: Arc::clone(buffer), batch, packing, unpacked, unended }, opened_at)),
+            Ok(batch) => Some(Self { buffer: Arc::clone(buffer), batch, packing, unpacked, opened_at, unended }),
             Err(error) => {
                 let text = format!("cannot compress a batch: {error}");
                 unended.end(Outcome::Failed(tidings_core::ErrorKind::Unsupported, text.into()));
                 None
             }
         }
+    }
+
+    /// Returns when the batch was opened.
+    pub(super) fn opened_at(&self) -> Instant {
+        self.opened_at
     }
 
     /// Returns the bytes to be sent by `producer`.
@@ -108,8 +114,8 @@ impl Payload for Delivery {
             self.buffer.lower_batch_bytes(self.unpacked);
         }
         let unended = self.unended.split_off(first.0.count());
-        let (buffer, packing) = (Arc::clone(&self.buffer), self.packing);
-        let second = Self { buffer, batch: second.0, packing, unpacked: second.1, unended };
+        let (buffer, packing, opened_at) = (Arc::clone(&self.buffer), self.packing, self.opened_at);
+        let second = Self { buffer, batch: second.0, packing, unpacked: second.1, opened_at, unended };
         (self.batch, self.unpacked) = first;
         Ok((self, second))
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use tidings_core::{Error, ErrorKind, Name, Record, Timestamp};
-use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use super::buffer::{Appended, PartitionBuffer};
@@ -32,6 +32,9 @@ use crate::wire::records::NewRecord;
 
 /// Maximum number of records queued at once: more would keep a thread from other work for too long.
 const MAX_AT_ONCE: usize = 1_024;
+
+/// Time for a question about a topic after the time of the call is over.
+const LAST_LOOKUP: Duration = Duration::from_secs(1);
 
 /// A job of the task.
 #[derive(Debug)]
@@ -73,6 +76,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Set when waiting calls are abandoned.
     abandoned: AtomicBool,
+    abandons: Notify,
     max_record_bytes: usize,
     batch_bytes: usize,
     delivery_timeout: Duration,
@@ -113,6 +117,7 @@ impl Shared {
             limit: BufferLimit::new(config.max_unanswered_records, config.max_unanswered_bytes),
             state: Mutex::new(state),
             abandoned: AtomicBool::new(false),
+            abandons: Notify::new(),
             max_record_bytes: config.max_record_bytes,
             batch_bytes: config.batch_bytes,
             delivery_timeout: config.delivery_timeout,
@@ -257,7 +262,14 @@ impl Shared {
             max_record_bytes: self.max_record_bytes,
             is_closed: &self.abandoned,
         };
-        let partition = match lookup.find_partition(missing, record, since, deadline).await {
+        // The limits of the call and of closing are shorter than those of connecting to a broker.
+        let ends = deadline.max(Instant::now() + LAST_LOOKUP);
+        let found = tokio::select! {
+            found = lookup.find_partition(missing, record, since, deadline) => found,
+            () = self.until_abandoned() => Err(closed()),
+            () = sleep_until(ends) => Err(undescribed(&record.topic)),
+        };
+        let partition = match found {
             Ok(partition) => partition,
             Err(error) => return call.queueing().fail(error),
         };
@@ -282,11 +294,23 @@ impl Shared {
         drop(self.state.lock().await);
     }
 
+    async fn until_abandoned(&self) {
+        let notified = self.abandons.notified();
+        if !self.abandoned.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+
     /// Fails current and future waiters because the publisher is closed.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
+        self.abandons.notify_waiters();
         self.limit.close();
     }
+}
+
+fn undescribed(topic: &Name) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("publish to {topic:?}: no broker described the topic in time"))
 }
 
 /// Appends a record to the open batch of its partition.

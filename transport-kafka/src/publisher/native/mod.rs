@@ -8,6 +8,7 @@ mod buffer;
 mod call;
 mod delivery;
 mod enqueue;
+mod missing;
 mod questions;
 mod sending;
 mod throttle;

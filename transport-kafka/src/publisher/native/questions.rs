@@ -14,10 +14,13 @@ use crate::wire::producer::{Identity, identity};
 /// Time between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Topics that were looked up, and their numbers of partitions.
+pub(super) type Found = Vec<(Name, Result<u32>)>;
+
 /// Requests for metadata and an identity, and when the next ones may be sent.
 #[derive(Default)]
 pub(super) struct Questions {
-    pub(super) leaders: Option<BoxFuture<'static, Result<()>>>,
+    pub(super) leaders: Option<BoxFuture<'static, Result<Found>>>,
     pub(super) identity: Option<BoxFuture<'static, Result<Identity>>>,
     /// The last identity; partitions that are new get it, too.
     pub(super) known: Option<Identity>,
@@ -46,7 +49,7 @@ impl Questions {
         let (cluster, start) = (cluster.clone(), self.start());
         let asked = async move {
             sleep_until(start).await;
-            cluster.look_up(&topics).await.map(drop)
+            cluster.look_up(&topics).await
         };
         self.leaders = Some(asked.boxed());
     }

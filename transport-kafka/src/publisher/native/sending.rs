@@ -14,13 +14,16 @@ use tokio::time::sleep_until;
 use tracing::{debug, error};
 
 use super::buffer::{Due, PartitionBuffer};
-use super::call::{Outcome, outcome_of};
+use super::call::{Outcome, outcome_of, outcome_of_missing};
 use super::delivery::{Delivery, packing};
-use super::questions::{Questions, next};
+use super::missing::Missing;
+use super::questions::{Found, Questions, next};
 use super::throttle::Throttle;
 use crate::dedicated_runtime::DedicatedRuntime;
 use crate::wire::cluster::Cluster;
-use crate::wire::producer::{Answer, Completion, Fate, Identity, Report, SendQueue, SendSettings, ToSend, run};
+use crate::wire::producer::{
+    Answer, BatchToSend, Completion, Fate, Identity, Report, SendQueue, SendSettings, ToSend, run,
+};
 use crate::wire::records::Packing;
 
 /// Requests that wait for a broker's task: more are never in flight.
@@ -113,6 +116,7 @@ struct Partition {
     buffer: Arc<PartitionBuffer>,
     /// Whether batches wait in its buffer.
     has_batches: bool,
+    missing: Missing,
 }
 
 struct Task {
@@ -235,7 +239,7 @@ impl Task {
         if let Some(identity) = self.questions.known {
             self.queue.set_identity_of(number, identity);
         }
-        self.partitions.push(Partition { buffer: Arc::clone(buffer), has_batches: false });
+        self.partitions.push(Partition { buffer: Arc::clone(buffer), has_batches: false, missing: Missing::default() });
         self.numbers.insert(buffer.at.clone(), number);
         number
     }
@@ -269,7 +273,8 @@ impl Task {
                 Due::Now | Due::Expired => {
                     let batch = partition.buffer.take();
                     let delivery = batch.and_then(|batch| Delivery::new(&partition.buffer, batch, self.packing));
-                    if let Some((delivery, opened_at)) = delivery {
+                    if let Some(delivery) = delivery {
+                        let opened_at = delivery.opened_at();
                         // The partition exists: it cannot end at once.
                         let _ended = self.queue.push(number, delivery, opened_at);
                     }
@@ -284,10 +289,12 @@ impl Task {
     fn start_requests(&mut self, now: Instant) {
         for broker in self.queue.leaders() {
             loop {
-                let (partitions, mut batches) = (&self.partitions, Vec::new());
+                let (partitions, timeout, mut batches) = (&self.partitions, self.timeout, Vec::new());
                 let request = self.queue.next_request(broker, now, |number, producer, delivery| {
+                    let expires = (delivery.opened_at() + timeout).into();
                     let bytes = delivery.stamped(producer);
-                    batches.extend(partitions.get(number).map(|partition| (partition.buffer.at.clone(), bytes)));
+                    let at = partitions.get(number).map(|partition| partition.buffer.at.clone());
+                    batches.extend(at.map(|at| BatchToSend { at, bytes, expires }));
                 });
                 let Some(request) = request else { break };
                 let to_send = ToSend::new(request, batches, self.reports.0.clone());
@@ -314,15 +321,21 @@ impl Task {
         }
     }
 
-    fn led(&mut self, asked: Result<()>) {
+    fn led(&mut self, asked: Result<Found>) {
         self.questions.leaders = None;
         self.questions.pause();
-        for number in self.queue.without_leader().collect::<Vec<_>>() {
-            let leader = self.partitions.get(number).and_then(|partition| self.cluster.leader(&partition.buffer.at));
-            self.queue.set_leader(number, leader.map(|leader| leader.broker));
-        }
-        if let Err(error) = asked {
+        let found = asked.unwrap_or_else(|error| {
             self.failed("cannot look up the leaders of topics; they are looked up again", Arc::new(error));
+            Found::new()
+        });
+        let now = tokio::time::Instant::now().into_std();
+        for number in self.queue.without_leader().collect::<Vec<_>>() {
+            let Some(Partition { buffer, missing, .. }) = self.partitions.get_mut(number) else { continue };
+            self.queue.set_leader(number, self.cluster.leader(&buffer.at).map(|leader| leader.broker));
+            if let Some(error) = missing.note(&buffer.at, &found, now) {
+                let ended = self.queue.give_up(number);
+                ended.into_iter().for_each(|ended| ended.payload.end(outcome_of_missing(ended.fate, &error)));
+            }
         }
     }
 

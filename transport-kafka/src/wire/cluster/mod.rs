@@ -125,6 +125,8 @@ impl Cluster {
         let answer = match self.ask_control(control.as_ref(), &request).await {
             Some(answer) => answer,
             None => {
+                // Another caller, after this one was cancelled, must not wait for it again.
+                *control = None;
                 let (connection, answer) = self.ask_any(&request).await?;
                 *control = Some(connection);
                 answer
@@ -237,5 +239,26 @@ impl Cluster {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_without_an_answer_is_not_used_again_even_if_its_caller_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let broker = listener.local_addr().expect("an address").to_string();
+        let (cluster, (control, _socket)) = (Cluster::new(&KafkaConfig::new([broker])), Connection::unconnected());
+        *cluster.0.control.lock().await = Some(control);
+        let topics = ["t".into()];
+        tokio::select! {
+            _answer = cluster.look_up(&topics) => panic!("no broker answers"),
+            _connected = listener.accept() => {}
+        }
+        assert!(cluster.0.control.lock().await.is_none());
     }
 }

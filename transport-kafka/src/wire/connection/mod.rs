@@ -198,7 +198,7 @@ impl Connection {
         let outgoing = Outgoing { correlation, frame, answer, permit: Some(permit) };
         match timeout_at(deadline, self.0.outgoing.send(outgoing)).await {
             Ok(Ok(())) => {
-                let arrived = self.0.queue.arrived();
+                let (arrived, delayed) = (self.0.queue.arrived(), self.0.queue.delayed());
                 let (connection, latest) = (self.clone(), deadline);
                 Ok(Pending {
                     connection,
@@ -208,12 +208,18 @@ impl Connection {
                     limit,
                     latest,
                     arrived,
+                    delayed,
                     is_of: PhantomData,
                 })
             }
             Ok(Err(_)) => Err(RequestError::Unsent(self.failure())),
             Err(_) => Err(unsent(self.late::<R>(limit))),
         }
+    }
+
+    /// Moves the deadlines of all pending requests on: the broker announced that it answers none for this time.
+    pub(crate) fn delay(&self, by: Duration) {
+        self.0.queue.delay(by);
     }
 
     fn late<R: Request>(&self, limit: Duration) -> Error {
@@ -225,6 +231,14 @@ impl Connection {
     fn failure(&self) -> Arc<Error> {
         let closed = || Arc::new(Error::new(ErrorKind::Unavailable, format!("{}: connection closed", self.0.endpoint)));
         self.0.queue.failure().unwrap_or_else(closed)
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Creates a connection without a socket.
+    pub(crate) fn unconnected() -> (Self, impl Sized) {
+        tests::connection()
     }
 }
 
@@ -245,6 +259,8 @@ pub(crate) struct Pending<R> {
     latest: Instant,
     /// Bytes that had arrived when the deadline was set.
     arrived: u64,
+    /// The delay of the connection's requests that the deadline includes.
+    delayed: Duration,
     is_of: PhantomData<fn() -> R>,
 }
 
@@ -255,8 +271,15 @@ impl<R: Request> Pending<R> {
         Self { latest: self.deadline.max(Instant::now() + most), ..self }
     }
 
-    /// Moves the deadline on, if bytes have arrived since it was set.
+    /// Moves the deadline on, if the connection was delayed, or bytes have arrived, since it was set.
     fn extend(&mut self) -> bool {
+        let delayed = self.connection.0.queue.delayed();
+        let by = delayed.saturating_sub(self.delayed);
+        if !by.is_zero() {
+            self.delayed = delayed;
+            (self.deadline, self.latest) = (self.deadline + by, self.latest + by);
+            return true;
+        }
         let arrived = self.connection.0.queue.arrived();
         let extends = arrived != self.arrived && self.deadline < self.latest;
         if extends {
@@ -328,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    fn connection() -> (Connection, mpsc::Receiver<Outgoing>) {
+    pub(super) fn connection() -> (Connection, mpsc::Receiver<Outgoing>) {
         let (outgoing, incoming) = mpsc::channel(1);
         let connection = Connection(Arc::new(Inner {
             endpoint: Endpoint { host: "localhost".into(), port: 9092 },
@@ -343,15 +366,34 @@ mod tests {
         (connection, incoming)
     }
 
+    fn pending(
+        connection: &Connection,
+        answer: oneshot::Receiver<Result<Bytes, RequestError>>,
+        limit: Duration,
+    ) -> Pending<FetchRequest> {
+        let (connection, deadline, delayed) = (connection.clone(), Instant::now() + limit, Duration::ZERO);
+        let (arrived, is_of) = (0, PhantomData);
+        Pending { connection, version: 12, answer, deadline, limit, latest: deadline, arrived, delayed, is_of }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_by_the_broker_moves_the_deadline_of_what_was_sent_before() {
+        let ((connection, _incoming), start) = (connection(), Instant::now());
+        let (_answer, answer) = oneshot::channel();
+        let pending = pending(&connection, answer, Duration::from_secs(4));
+        connection.delay(Duration::from_secs(7));
+        connection.delay(Duration::from_secs(8));
+        assert!(pending.answer().await.is_err());
+        assert_eq!(start.elapsed().as_secs(), 19);
+    }
+
     /// A request without an answer, of which a byte arrives in each of the next seconds; returns its time until it fails.
     async fn fails_after(seconds: u64) -> u64 {
         let (connection, _incoming) = connection();
         let (queue, start) = (Arc::clone(&connection.0.queue), Instant::now());
         let (_answer, answer) = oneshot::channel();
         let limit = Duration::from_secs(4);
-        let (deadline, is_of) = (start + limit, PhantomData);
-        let pending = Pending { connection, version: 12, answer, deadline, limit, latest: deadline, arrived: 0, is_of };
-        let pending: Pending<FetchRequest> = pending.while_it_arrives(Duration::from_secs(20));
+        let pending = pending(&connection, answer, limit).while_it_arrives(Duration::from_secs(20));
         let arrives = async {
             for _ in 0..seconds {
                 sleep(Duration::from_secs(1)).await;

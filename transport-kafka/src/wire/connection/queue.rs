@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{Error, ErrorKind};
@@ -42,6 +43,8 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// Bytes of answers that have arrived.
     arrived: AtomicU64,
+    /// Microseconds by which the deadlines of requests were moved on.
+    delayed: AtomicU64,
     ended: Notify,
 }
 
@@ -92,6 +95,16 @@ impl Queue {
     /// Returns the number of bytes of answers that have arrived.
     pub(super) fn arrived(&self) -> u64 {
         self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Moves the deadlines of pending requests on.
+    pub(super) fn delay(&self, by: Duration) {
+        self.delayed.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Returns by how much the deadlines of requests were moved on since the connection was opened.
+    pub(super) fn delayed(&self) -> Duration {
+        Duration::from_micros(self.delayed.load(Ordering::Relaxed))
     }
 
     /// Fails all pending requests; the first failure is kept.

@@ -45,6 +45,6 @@ mod simulation;
 mod tests;
 
 pub(crate) use self::answer::Answer;
-pub(crate) use self::broker::{Report, ToSend, identity, run};
+pub(crate) use self::broker::{BatchToSend, Report, ToSend, identity, run};
 pub(crate) use self::partition::{Fate, Identity, Payload};
 pub(crate) use self::send_queue::{Completion, SendQueue, SendSettings};

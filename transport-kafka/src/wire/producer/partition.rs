@@ -315,9 +315,18 @@ impl<B: Payload> Partition<B> {
     }
 
     /// Removes the batches whose delivery timeout has passed.
-    pub(super) fn expire(&mut self, now: Instant, mut ended: impl FnMut(B, Fate)) {
+    pub(super) fn expire(&mut self, now: Instant, ended: impl FnMut(B, Fate)) {
+        self.end_while(|batch| batch.expires <= now, ended);
+    }
+
+    /// Removes the batches up to the first that is in flight, as if their delivery timeout had passed.
+    pub(super) fn give_up(&mut self, ended: impl FnMut(B, Fate)) {
+        self.end_while(|batch| batch.request.is_none(), ended);
+    }
+
+    fn end_while(&mut self, ends: impl Fn(&Batch<B>) -> bool, mut ended: impl FnMut(B, Fate)) {
         let mut any = false;
-        while let Some(batch) = self.queue.pop_front_if(|front| front.expires <= now) {
+        while let Some(batch) = self.queue.pop_front_if(|front| ends(front)) {
             any = true;
             let is_in_flight = batch.request.is_some();
             self.in_flight.0 -= usize::from(is_in_flight);

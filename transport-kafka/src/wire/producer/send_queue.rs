@@ -194,6 +194,16 @@ impl<B: Payload> SendQueue<B> {
         ended
     }
 
+    /// Ends the batches of a partition up to the first that is in flight, as if their delivery timeout had passed, and
+    /// returns them.
+    pub(crate) fn give_up(&mut self, partition: usize) -> Vec<Completion<B>> {
+        let mut ended = Vec::new();
+        if let Some(known) = self.partitions.get_mut(partition) {
+            known.give_up(|payload, fate| ended.push(Completion { partition, payload, fate }));
+        }
+        ended
+    }
+
     /// Ends the batches whose delivery timeout has passed, and returns them.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Completion<B>> {
         let mut ended = Vec::new();

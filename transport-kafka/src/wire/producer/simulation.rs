@@ -125,6 +125,10 @@ impl World {
 
     fn refresh(&mut self) {
         for partition in self.queue.without_leader().collect::<Vec<_>>() {
+            if self.faults && self.rng.u8(..20) == 0 {
+                let ended = self.queue.give_up(partition);
+                self.end(ended);
+            }
             let stale = self.faults && self.rng.u8(..10) == 0;
             let leader = if stale { self.rng.i32(0..BROKERS) } else { self.logs[partition].leader };
             self.queue.set_leader(partition, Some(leader));

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tidings_core::{Position, Record};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, advance, timeout};
 
 use super::*;
 use crate::config::KafkaConfig;
@@ -27,6 +27,13 @@ struct Play {
 
 impl Play {
     fn start() -> Self {
+        let (play, task, drained) = Self::new();
+        tokio::spawn(task.run(drained));
+        play
+    }
+
+    /// Creates a task that does not run.
+    fn new() -> (Self, Task, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
         let cluster = Cluster::new(&KafkaConfig::new(Vec::<String>::new()).with_linger(Duration::ZERO));
         let ((drains, drained), news) = (mpsc::unbounded_channel(), Arc::<News>::default());
         let (sender, requests) = mpsc::channel(REQUESTS);
@@ -35,8 +42,8 @@ impl Play {
         let number = task.number(&buffer);
         task.queue.set_leader(number, Some(BROKER));
         task.brokers.insert(BROKER, sender);
-        tokio::spawn(task.run(drained));
-        Self { sending: Sending { news, drains }, buffer, limit: BufferLimit::new(100, 10_000), requests }
+        let limit = BufferLimit::new(100, 10_000);
+        (Self { sending: Sending { news, drains }, buffer, limit, requests }, task, drained)
     }
 
     /// Queues a record that has waited since `opened_at`.
@@ -104,4 +111,49 @@ async fn a_record_that_is_queued_after_the_last_drain_ends_as_not_stored() {
         assert_eq!(timeout(LATER, ended(&call)).await, Ok(Err(ErrorKind::Closed)));
     }
     assert!(play.limit.try_take_all(100, 10_000).is_some(), "its capacity is free");
+}
+
+/// Looks the topic up until the record of `call` has ended; returns how it did, and after how long.
+async fn looked_up(
+    task: &mut Task,
+    call: &Call,
+    count: Result<u32, ErrorKind>,
+) -> (Result<Position, ErrorKind>, Duration) {
+    let start = Instant::now();
+    loop {
+        task.add_listed();
+        task.send_all(Instant::now().into_std());
+        task.led(Ok(vec![("t".into(), count.map_err(|kind| Error::new(kind, "look up")))]));
+        if let Some(ended) = ended(call).now_or_never() {
+            return (ended, start.elapsed());
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "it waits for its delivery timeout");
+        advance(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_partition_that_is_gone_end_with_the_answer_of_the_brokers() {
+    for count in [Err(ErrorKind::NotFound), Err(ErrorKind::Denied), Ok(0)] {
+        let (play, mut task, _drained) = Play::new();
+        task.queue.set_leader(0, None);
+        let (kind, call) = (count.err().unwrap_or(ErrorKind::NotFound), play.publish(Instant::now()));
+        assert_eq!(looked_up(&mut task, &call, count).await, (Err(kind), Duration::from_secs(2)));
+        // The brokers have said so for some time.
+        let call = play.publish(Instant::now());
+        assert_eq!(looked_up(&mut task, &call, count).await, (Err(kind), Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sent_record_of_a_topic_that_is_gone_may_be_stored() {
+    let (mut play, mut task, _drained) = Play::new();
+    let call = play.publish(Instant::now());
+    task.add_listed();
+    task.send_all(Instant::now().into_std());
+    play.requests.recv().await.expect("a request").answer(Answer::Open { moved: true });
+    let report = task.reports.1.recv().await.expect("a report");
+    task.report(report);
+    let ended = looked_up(&mut task, &call, Err(ErrorKind::NotFound)).await;
+    assert_eq!(ended, (Err(ErrorKind::Indeterminate), Duration::from_secs(2)));
 }
