@@ -20,6 +20,8 @@ type TestResult<T = ()> = std::result::Result<T, BoxError>;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const PARTITIONS: u32 = 3;
+/// Number of records that are published at least: the faults may be over before many of them, and then it must go on.
+const LEAST: u64 = 20_000;
 /// Records of a call, and calls in flight.
 const CALL: u64 = 30;
 const CALLS: usize = 40;
@@ -74,7 +76,7 @@ async fn topic(kafka: &Kafka) -> TestResult<Name> {
 struct Ledger(HashMap<(u32, u64), Result<Position>>);
 
 impl Ledger {
-    /// Publishes until `stop` is set, and for at least one call.
+    /// Publishes until `stop` is set, and at least [`LEAST`] records.
     async fn write(publisher: &dyn Publisher, topic: &Name, stop: &AtomicBool) -> Self {
         let (mut ledger, mut calls, mut next) = (Self::default(), FuturesOrdered::new(), 0);
         let mut ticks = interval(Duration::from_millis(1));
@@ -88,7 +90,7 @@ impl Ledger {
                 let answers = publisher.publish(records).await;
                 numbers.map(move |number| (place(number), number)).zip(answers).collect::<Vec<_>>()
             });
-            let is_last = stop.load(Ordering::Relaxed);
+            let is_last = next >= LEAST && stop.load(Ordering::Relaxed);
             while calls.len() >= if is_last { 1 } else { CALLS } {
                 ledger.0.extend(calls.next().await.into_iter().flatten());
             }
