@@ -24,5 +24,9 @@
 pub use tidings_core::codec::Json;
 #[cfg(feature = "postcard")]
 pub use tidings_core::codec::Postcard;
-pub use tidings_core::codec::{Codec, Head, Routing, decode, encode, peek, peek_headers, route_by_headers, routing};
+#[cfg(feature = "cloudevents")]
+pub use tidings_core::codec::{AttributeValue, Attributes, CloudEvents, StructuredCloudEvents};
+pub use tidings_core::codec::{
+    Codec, EventFormat, Head, Routing, decode, encode, encode_as, peek, peek_headers, route_by_headers, routing,
+};
 pub use tidings_core::{EnvelopeRef, Key, Version};

@@ -97,7 +97,7 @@ impl Bench {
         Ok(Self { brokers: self.brokers.clone(), transport: KafkaTransport::connect(config).await? })
     }
 
-    /// The same, published to by this publisher.
+    /// The same broker, with this kind of publisher.
     ///
     /// # Errors
     /// When it does not answer.

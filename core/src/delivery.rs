@@ -27,6 +27,8 @@ pub struct DeliveryContext {
     pub handler: Name,
     /// The prefix of the topics that events are published to.
     pub topic_prefix: Name,
+    /// The format in which events are written. Default: that of the codec of their type.
+    pub event_format: codec::EventFormat,
     /// The publisher of events published through a delivery.
     pub publisher: Option<Arc<dyn Publisher>>,
     /// Whether an idempotency store distinguishes events of one id by the topic that they are read from. Default:
@@ -43,6 +45,7 @@ impl DeliveryContext {
             service,
             handler: handler.into(),
             topic_prefix: Name::default(),
+            event_format: codec::EventFormat::default(),
             publisher: None,
             scope_per_topic: false,
         }

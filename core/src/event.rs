@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 use crate::codec::Codec;
+#[cfg(feature = "cloudevents")]
+use crate::codec::{AttributeValue, Attributes};
 use crate::{Error, ErrorKind, Name, Result, Timestamp};
 
 /// A message type: its payload, its topic, its stable name and its key.
@@ -256,13 +258,24 @@ pub struct Envelope<E> {
     pub version: Version,
     /// The event itself.
     pub payload: E,
+    /// The attributes of a CloudEvent that have no field here. Codecs of other formats do not write them.
+    #[cfg(feature = "cloudevents")]
+    pub attributes: Attributes,
 }
 
 impl<E: Event> Envelope<E> {
     /// Creates an envelope of `payload` as a new event without a named source, for unit tests of handlers and for
     /// publishers.
     pub fn new(payload: E) -> Self {
-        Self { id: Uuid::now_v7(), timestamp: Timestamp::now(), source: Name::default(), version: E::VERSION, payload }
+        Self {
+            id: Uuid::now_v7(),
+            timestamp: Timestamp::now(),
+            source: Name::default(),
+            version: E::VERSION,
+            payload,
+            #[cfg(feature = "cloudevents")]
+            attributes: Attributes::default(),
+        }
     }
 }
 
@@ -288,6 +301,16 @@ impl<E> Envelope<E> {
         self
     }
 
+    /// Sets an attribute of the CloudEvent: `subject`, `dataschema`, or an extension.
+    ///
+    /// # Errors
+    /// As [`Attributes::set`].
+    #[cfg(feature = "cloudevents")]
+    pub fn with_attribute(mut self, name: &str, value: impl Into<AttributeValue>) -> Result<Self> {
+        self.attributes.set(name, value)?;
+        Ok(self)
+    }
+
     /// Marks `event`, returned by a batch handler, as caused by this one.
     pub fn causes<T>(&self, event: T) -> Caused<T> {
         Caused { cause: self.id, event }
@@ -301,6 +324,8 @@ impl<E> Envelope<E> {
             source: &self.source,
             version: self.version,
             payload: &self.payload,
+            #[cfg(feature = "cloudevents")]
+            attributes: &self.attributes,
         }
     }
 }
@@ -319,6 +344,9 @@ pub struct EnvelopeRef<'a, E> {
     pub version: Version,
     /// See [`Envelope::payload`].
     pub payload: &'a E,
+    /// See [`Envelope::attributes`].
+    #[cfg(feature = "cloudevents")]
+    pub attributes: &'a Attributes,
 }
 
 // Implemented by hand: a derive would require a `Copy` payload.
@@ -333,7 +361,15 @@ impl<E> Copy for EnvelopeRef<'_, E> {}
 impl<'a, E: Event> EnvelopeRef<'a, E> {
     /// Creates an envelope of `payload` with this id, timestamp and source.
     pub fn new(id: Uuid, timestamp: Timestamp, source: &'a Name, payload: &'a E) -> Self {
-        Self { id, timestamp, source, version: E::VERSION, payload }
+        Self {
+            id,
+            timestamp,
+            source,
+            version: E::VERSION,
+            payload,
+            #[cfg(feature = "cloudevents")]
+            attributes: Attributes::NONE,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The names of the headers on the wire, and which of them are reserved.
 //!
-//! Reserved names are those of the envelope, of the trace and of the flow, and all that begin with `dlq-`,
+//! Reserved names are those of the envelope, of the trace and of the flow, and all that begin with `ce_`, `dlq-`,
 //! `redrive-`, `retry-` or `audit-`. Users cannot publish them: a header that any publisher can set must not decide
-//! which service handles an event. Those four kinds [steer the delivery](steers_delivery) of one record: they are
+//! which service handles an event. The last four kinds [steer the delivery](steers_delivery) of one record: they are
 //! removed when a handler passes the record on.
 
 use crate::Headers;
@@ -46,6 +46,9 @@ const ENVELOPE: [&str; 9] =
 /// The prefixes of headers that record or steer the processing of a record.
 const STEERING: [&str; 4] = ["dlq-", "redrive-", "retry-", "audit-"];
 
+/// The prefix of the attributes of a CloudEvent in binary mode.
+const CLOUD_EVENT: &str = "ce_";
+
 /// Returns whether only tidings writes headers of this name. [`TRACESTATE`] may be set by users.
 ///
 /// ```
@@ -55,7 +58,9 @@ const STEERING: [&str; 4] = ["dlq-", "redrive-", "retry-", "audit-"];
 /// assert!(!is_reserved(b"tenant") && !is_reserved(b"tracestate"));
 /// ```
 pub fn is_reserved(name: &[u8]) -> bool {
-    ENVELOPE.iter().any(|own| name == own.as_bytes()) || steers_delivery(name)
+    ENVELOPE.iter().any(|own| name == own.as_bytes())
+        || name.starts_with(CLOUD_EVENT.as_bytes())
+        || steers_delivery(name)
 }
 
 /// Returns whether a header of this name belongs to one delivery of a record and is not passed on with the record.

@@ -66,7 +66,7 @@ pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>,
     let key = event.key();
     let id = delivery.derive_id(cause_id, E::TYPE, key.as_deref());
     let envelope = EnvelopeRef::new(id, Timestamp::now(), &context.service, event);
-    let mut record = codec::encode(envelope, &context.topic_prefix)?;
+    let mut record = codec::encode_as(context.event_format, envelope, &context.topic_prefix)?;
     let from = match cause {
         Some(id) => delivery.records().find(|r| event_id_of(delivery.origin(), r) == id),
         None => None,

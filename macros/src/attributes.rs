@@ -192,10 +192,14 @@ fn codec(value: Expr) -> Result<Codec> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &value else { return Ok(Codec::Path(path(value)?)) };
     match text.value().as_str() {
         "json" => Ok(Codec::Ours("Json", text.span())),
+        "cloudevents" => Ok(Codec::Ours("CloudEvents", text.span())),
+        "cloudevents-structured" => Ok(Codec::Ours("StructuredCloudEvents", text.span())),
         "postcard" => Ok(Codec::Ours("Postcard", text.span())),
         other if other.starts_with(char::is_lowercase) && !other.contains("::") => Err(Error::new(
             text.span(),
-            format!("unknown codec `{other}`: expected `json`, `postcard` or the path of a type that is a `Codec`"),
+            format!(
+                "unknown codec `{other}`: expected `json`, `postcard`, `cloudevents`, `cloudevents-structured` or the path of a type that is a `Codec`"
+            ),
         )),
         _ => Ok(Codec::Path(path(value)?)),
     }

@@ -37,7 +37,7 @@ use proc_macro::TokenStream;
 /// | `type = "user.registered"`, also a constant or macro | the event's stable name on the wire | required |
 /// | `version = 2`, `version = "2.1"` | the version of the payload | `1` |
 /// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key, no order |
-/// | `codec = "json"`, `"postcard"` or the path of a `Codec` | the codec that writes the event | `"json"` |
+/// | `codec = "json"`, `"postcard"`, `"cloudevents"`, `"cloudevents-structured"` or the path of a `Codec` | the codec that writes the event | `"json"` |
 /// | `crate = "path"` | the path of tidings | `::tidings` |
 ///
 /// `topic` and `type` contain no white space. An enum has one type for all its variants, and an

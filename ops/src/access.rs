@@ -252,15 +252,14 @@ pub(crate) struct Caller {
     pub(crate) client: Option<ClientAddress>,
 }
 
-/// The address at the other end of a connection: of a client, or of a proxy. Requests to a server of the user's own
-/// have none.
+/// The peer address of a connection: that of a client, or of a proxy. Requests to a server of the user's own have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// Returns a principal with the address of its client, if that is known.
 pub(crate) fn at_address(principal: Principal, client: Option<ClientAddress>) -> Principal {
     match client {
-        // As IPv4 where a listener on all addresses shows it as IPv6.
+        // A listener on all addresses reports IPv4 clients as IPv4-mapped IPv6 addresses.
         Some(ClientAddress(address)) => principal.with_address(address.to_canonical().to_string()),
         None => principal,
     }

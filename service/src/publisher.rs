@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidings_core::codec::EventFormat;
 use tidings_core::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, PublisherExt, Record,
     Result, Timestamp, TraceParent, Transport, codec, headers,
@@ -53,6 +54,7 @@ use crate::telemetry::PublisherStats;
 pub struct EventPublisher {
     source: Name,
     topic_prefix: Name,
+    format: EventFormat,
     connection: Arc<Connection>,
 }
 
@@ -66,13 +68,25 @@ impl EventPublisher {
             closed: AtomicBool::new(false),
             stats: PublisherStats::new(name.clone()),
         };
-        Self { source: name, topic_prefix: Name::default(), connection: Arc::new(connection) }
+        Self {
+            source: name,
+            topic_prefix: Name::default(),
+            format: EventFormat::default(),
+            connection: Arc::new(connection),
+        }
     }
 
     /// Sets the prefix of each topic: the topic prefix of the services that consume the events.
     #[must_use]
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.topic_prefix = prefix.into();
+        self
+    }
+
+    /// Sets the format in which events of all types are written. Default: that of the codec of their type.
+    #[must_use]
+    pub fn with_event_format(mut self, format: EventFormat) -> Self {
+        self.format = format;
         self
     }
 
@@ -248,7 +262,7 @@ impl EventPublisher {
 
     /// Encodes an event as a record with the headers of its options.
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
-        let mut record = codec::encode(envelope, &self.topic_prefix)?;
+        let mut record = codec::encode_as(self.format, envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
         if options.traceparent.is_none() && self.connection.transport.writes_trace_context() {
             record.headers.remove_where(|header| header.name == headers::TRACEPARENT.as_bytes());

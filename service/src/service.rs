@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_core::codec::EventFormat;
 use tidings_core::{BoxError, ConsumerOptions, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Start};
 use tower_layer::Layer;
 
@@ -113,7 +114,12 @@ impl Service {
                 breaker: Some(Breaker::default()),
                 dead_letters: None,
             },
-            topics: TopicOptions { start: Start::default(), policy: TopicPolicy::default(), prefix: Name::default() },
+            topics: TopicOptions {
+                start: Start::default(),
+                policy: TopicPolicy::default(),
+                prefix: Name::default(),
+                event_format: EventFormat::default(),
+            },
             flow: FlowOptions {
                 order: DeliveryOrder::default(),
                 handler_timeout: Some(Service::DEFAULT_HANDLER_TIMEOUT),
@@ -297,6 +303,21 @@ impl Service {
     /// ```
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.options.topics.prefix = prefix.into();
+        self
+    }
+
+    /// Sets the format in which events that handlers return or publish are written. Default: that of the codec of their
+    /// type. Reading does not depend on it: a service reads records of every format.
+    ///
+    /// ```
+    /// # use tidings_core::{Delivery, codec::EventFormat};
+    /// # use tidings_service::{Router, Service};
+    /// # let router = Router::new().on_topic("clicks", async |_: Delivery| {});
+    /// // The feature `cloudevents` adds other formats.
+    /// let service = Service::new("meter", router).with_event_format(EventFormat::OfEvent);
+    /// ```
+    pub fn with_event_format(mut self, format: EventFormat) -> Self {
+        self.options.topics.event_format = format;
         self
     }
 

@@ -138,7 +138,7 @@ mod tests {
             *clock.0.lock().unwrap() += 400;
             time.now(&clock);
         }
-        // Each third read moves the time by a millisecond, and loses the rest of its 1.2.
+        // Every third read advances the time by 1 ms, and drops the remaining 0.2 ms.
         assert_eq!(time.now(&clock).millis(), 333);
     }
 

@@ -120,7 +120,7 @@ mod tests {
         (0..many).for_each(|offset| lease(&mut leases, offset, second * (1 + (offset % 2) as u32)));
         leases.sweep(second);
         assert_eq!((leases.letters.len(), leases.sweep_at), (SWEEP_ABOVE / 2, SWEEP_ABOVE));
-        // The next one runs at twice the number that was left, or above the minimum.
+        // The next sweep runs at twice the remaining number, but not below the minimum.
         leases.sweep(second * 2);
         assert_eq!(leases.letters.len(), SWEEP_ABOVE / 2);
     }

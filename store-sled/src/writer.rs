@@ -434,7 +434,7 @@ mod tests {
         calls.send(Message::Close).unwrap();
         assert_eq!(weights(writer.gather()), Some(vec![GROUP - 1, 1]));
         assert_eq!(weights(writer.gather()), Some(vec![7, GROUP]));
-        // Calls of before the close are still carried out.
+        // Calls made before the close are still executed.
         assert_eq!(weights(writer.gather()), Some(vec![3]));
         assert_eq!(weights(writer.gather()), None);
     }
@@ -450,7 +450,7 @@ mod tests {
             let time = writer.disk.as_ref().unwrap().time();
             assert_eq!((time, writer.marked), (Timestamp::from_millis(stored), time), "{millis} after {began}");
         }
-        // A store that is used stores it with each commit.
+        // A store in use stores the time with each commit.
         *clock.0.lock().unwrap() = 120_001;
         let Message::Call(job) = call(1) else { panic!("it is a call") };
         writer.work(VecDeque::from([job])).unwrap();
@@ -467,7 +467,7 @@ mod tests {
         writer.go_down(Broken::new(ErrorKind::Unavailable, "a broken disk"));
         let soon = Instant::now() + SledConfig::MIN_REOPEN_WAIT;
         assert!(writer.disk.is_none() && writer.reopen_at <= soon);
-        // It is not tried before its time.
+        // It is not tried before `reopen_at`.
         writer.reopen_at = Instant::now() + Duration::from_secs(3_600);
         writer.try_reopen();
         assert_eq!(writer.reopen_wait, SledConfig::MIN_REOPEN_WAIT);

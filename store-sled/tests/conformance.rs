@@ -69,10 +69,10 @@ fn small(root: &Path) -> Setup<SledStore> {
     })
 }
 
-/// Opens the directory as a killed process leaves it, by a copy of its files, and once more after a close.
+/// Opens a copy of the store's files, as a killed process leaves them, then closes and opens it once more.
 async fn reopen(store: Arc<SledStore>, clocks: Clocks) -> Result<SledStore> {
     let copied = store.path().with_file_name(Uuid::now_v7().to_string());
-    // The writer has nothing to do for seconds after an answer.
+    // After an answer, the writer is idle for seconds.
     store.size().await?;
     copy(store.path(), &copied).map_err(|e| Error::caused_by(ErrorKind::Failed, "copy the directory", e))?;
     let clock = clocks.lock().unwrap()[store.path()].clone();
@@ -93,7 +93,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Lets the disk fail: a file is in the place of a directory that each commit lists, and that is needed for opening.
+/// Breaks the disk: replaces a directory, which each commit lists and opening needs, by a file.
 async fn outage(store: Arc<SledStore>, down: bool) -> Result<()> {
     let failed = |e| Error::caused_by(ErrorKind::Failed, "break the directory", e);
     for table in fs::read_dir(store.path()).map_err(failed)?.map(|entry| entry.unwrap().path()) {
@@ -104,7 +104,7 @@ async fn outage(store: Arc<SledStore>, down: bool) -> Result<()> {
             fs::remove_file(&directory).and_then(|()| fs::rename(away, directory)).map_err(failed)?;
         }
     }
-    // The store learns about it from a commit.
+    // The store notices the failure when a commit fails.
     while down && let Ok(lease) = store.acquire_lease(&"outage".into(), LIFETIME).await {
         drop(store.claim(&lease, &[EventRef::new(Uuid::now_v7(), "outage")]).await);
     }

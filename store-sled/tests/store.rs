@@ -355,7 +355,7 @@ async fn audit_records_beyond_the_bound_are_refused_with_those_behind_them() {
     let accepted: Vec<_> = answers.iter().map(Result::is_ok).collect();
     assert_eq!(accepted, [true, true, false, false]);
     assert!(answers[2].as_ref().unwrap_err().is_retryable());
-    // A chain of its own is not behind the refused one.
+    // A record of another chain is not behind the refused one.
     let answers = store.append(vec![record("b", 0), record("a", 1)]).await;
     assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true]);
 }

@@ -28,7 +28,7 @@ pub(crate) struct Limit {
 #[derive(Debug, Default)]
 struct Running {
     child: Option<Child>,
-    /// Whether the command leads a process group of its own, which ends with it in time.
+    /// Whether the command leads its own process group, which is killed with it at the time limit.
     in_group: bool,
     /// Whether no command may be started any more.
     is_over: bool,
@@ -70,8 +70,8 @@ impl Limit {
         running.child.as_mut().map_or_else(|| Err(std::io::Error::other("it was killed")), Child::try_wait)
     }
 
-    /// Kills the command with the processes of its group, and waits for its end. What a command that has ended left
-    /// behind, such as an agent, goes on.
+    /// Kills the command with the processes of its group, and waits for its end. Processes that a command left behind
+    /// when it ended by itself, such as an agent, keep running.
     fn end(&self) {
         let mut running = self.lock();
         if let Some(mut child) = running.child.take() {
@@ -163,13 +163,13 @@ fn first_line(text: Vec<u8>) -> Option<Secret> {
     text.lines().next().filter(|line| !line.is_empty()).map(Secret::new)
 }
 
-/// Returns whether a person may be asked for something. The command then stays in the group of the terminal's foreground,
-/// since any other group is stopped when it reads from the terminal; Ctrl-C ends it with its children.
+/// Returns whether the command can prompt at a terminal. It then stays in the terminal's foreground process group,
+/// since any other group is stopped when it reads from the terminal; Ctrl-C ends it with its child processes.
 fn has_terminal() -> bool {
     cfg!(unix) && std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Lets a command lead a process group of its own.
+/// Makes a command the leader of its own process group.
 fn in_group(command: &mut Command) {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
@@ -180,7 +180,7 @@ fn in_group(command: &mut Command) {
 /// Kills the processes of a group that a command leads.
 fn kill_group(id: u32) {
     if cfg!(unix) {
-        // The shell's own `kill`: a machine may have no such program.
+        // The shell's built-in `kill`: the program may not be installed.
         let mut kill = shell(&format!("kill -s KILL -- -{id}"));
         drop(kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status());
     }
@@ -239,12 +239,12 @@ mod tests {
         limit.lock().in_group = true;
         let command = format!("sleep 600 > {} & wait", pipe.display());
         assert!(limit.start(&command).unwrap().is_some());
-        // Opening waits for the child process; the pipe ends when it has ended.
+        // Opening blocks until the child process opens the pipe, which is closed when that ends.
         let mut pipe = std::fs::File::open(&pipe).unwrap();
         let (sender, ended) = mpsc::channel();
         thread::spawn(move || sender.send(std::io::copy(&mut pipe, &mut std::io::sink())));
         limit.end();
-        assert!(ended.recv_timeout(Duration::from_secs(10)).is_ok(), "a child process goes on");
+        assert!(ended.recv_timeout(Duration::from_secs(10)).is_ok(), "a child process is still running");
     }
 
     #[test]

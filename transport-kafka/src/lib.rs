@@ -16,13 +16,13 @@
 //!
 //! - The client is krafka, behind a narrow interface (`client/`); none of its types is public.
 //! - A publisher is idempotent (KIP-98), waits for all in-sync replicas, and keeps the order of
-//!   records   per partition, retries included. It bounds its in-flight records and bytes.
+//!   records per partition, retries included. It bounds its in-flight records and bytes.
 //! - A consumer is a group member that never fetches, and fetchers that belong to no group. The
-//!   group   protocol is KIP-848 where the cluster supports it, otherwise the classic one.
+//!   group protocol is KIP-848 where the cluster supports it, otherwise the classic one.
 //! - [`KafkaConfig::reader`] replaces the fetchers by native readers, which do not use the client library.
 //! - [`KafkaConfig::publisher`] replaces the client's producer by a native one.
 //! - Offsets are committed only when the caller asks. A commit's metadata carries the assignment's
-//!   epoch,   so that epochs grow even if the group is created anew.
+//!   epoch, so that epochs grow even if the group is created anew.
 //! - A batch that cannot be decoded holds its partition and is reported; the others go on.
 //!
 //! [`KafkaConfig`] has a typed field for each setting; [`KafkaConfig::from_url`] and

@@ -229,7 +229,7 @@ async fn many_topics_are_created_and_deleted_by_one_request_with_an_answer_each(
     broker.clear_requests();
     let (there, invalid) = (Some(ErrorKind::AlreadyExists), Some(ErrorKind::Invalid));
     assert_eq!(kinds(&admin.create_topics(&topics).await?), [None, there, None, invalid, there]);
-    // The repeated name is asked for after the others.
+    // The repeated name is in a second request.
     assert_eq!(broker.request_count(ApiKey::CreateTopics), 2);
     let gone = Some(ErrorKind::NotFound);
     assert_eq!(kinds(&admin.delete_topics(&names).await?), [None, None, None, invalid, gone]);

@@ -111,7 +111,7 @@ impl Ledger {
     }
 
     fn check(&self, partition: u32, log: &[u64]) {
-        assert!(log.is_sorted_by(|a, b| a < b), "a record of partition {partition} is doubled or out of order");
+        assert!(log.is_sorted_by(|a, b| a < b), "a record of partition {partition} is duplicated or out of order");
         for ((_, number), answer) in self.0.iter().filter(|((at, _), _)| *at == partition) {
             let stored = log.binary_search(number).ok();
             match answer {
@@ -124,7 +124,7 @@ impl Ledger {
     }
 }
 
-/// A number with some text, so that a batch is full soon.
+/// Returns a number padded with spaces, so that batches fill soon.
 fn number_text(number: u64) -> String {
     format!("{number}:{:>100}", "")
 }

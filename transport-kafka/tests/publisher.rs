@@ -1,4 +1,4 @@
-//! Publishers that are dropped, whose close times out, whose topic was deleted, or whose runtime ended; refused batches,
+//! Publishers that are dropped, whose close times out, whose topic was deleted, or whose runtime ended. Refused batches
 //! and calls at the bound.
 
 #[expect(dead_code, reason = "the other test files use the rest")]
@@ -154,7 +154,7 @@ async fn given_up(kind: PublisherKind) -> TestResult {
     assert!(is_stored || kinds.last() == Some(&Err(ErrorKind::Closed)), "{kinds:?}");
     // Records that were sent before are stored before.
     let behind = kafka.publisher().await?.publish_one(Record::new(good, "behind")).await?;
-    assert_eq!(behind.offset, 1 + u64::from(is_stored), "what is not stored is");
+    assert_eq!(behind.offset, 1 + u64::from(is_stored), "a record that ended as not stored is stored");
     Ok(())
 }
 
@@ -251,7 +251,7 @@ async fn a_refused_batch_at_the_bound(kind: PublisherKind) -> TestResult {
         publisher.publish(vec![keyed("a"), Record::new(topic.clone(), "v"), keyed("b"), keyed("c")])
     };
     let calls = async { tokio::join!(call(), call(), call()) };
-    let (first, second, third) = timeout(LIMIT, calls).await.map_err(|_| "they wait for each other")?;
+    let (first, second, third) = timeout(LIMIT, calls).await.map_err(|_| "the calls wait for each other")?;
     for answers in [first, second, third] {
         let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(Error::kind)).collect();
         assert_eq!(kinds[1], Some(ErrorKind::Invalid), "{answers:?}");
@@ -281,7 +281,7 @@ async fn a_runtime_that_ends(kind: PublisherKind) -> TestResult {
         assert!(Instant::now() < ends, "it is not stored");
     }
     runtime.shutdown_background();
-    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")??;
+    let answers = timeout(LIMIT, publishing).await.map_err(|_| "the call hangs")??;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
     assert_eq!(kinds[0], Ok(()), "{answers:?}");
     assert_eq!(kinds[1..], [Err(ErrorKind::NotFound); 3], "{answers:?}");
@@ -310,7 +310,7 @@ async fn a_runtime_that_stands_still(kind: PublisherKind) -> TestResult {
     let mut publishing = publisher.publish(records);
     assert!(poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context).is_pending())).await);
     runtime.shutdown_background();
-    let answers = timeout(LIMIT, publishing).await.map_err(|_| "it waits for nobody")?;
+    let answers = timeout(LIMIT, publishing).await.map_err(|_| "the call hangs")?;
     let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().map(drop).map_err(Error::kind)).collect();
     assert_eq!(kinds, [Ok(()), Err(ErrorKind::TooLarge)], "{answers:?}");
     Ok(())

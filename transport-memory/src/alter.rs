@@ -40,7 +40,7 @@ const NO_EFFECT: &[&str] = &[
     "unclean.leader.election.enable",
 ];
 
-/// Returns a topic as it is created: with its settings by name taken as changes are.
+/// Returns the topic to create, with the settings of `spec` checked and applied as [`change`] does.
 ///
 /// # Errors
 /// Those of [`change`], with the topic.

@@ -25,7 +25,7 @@ const STEPS: [Step; 11] = [
     ("examples", examples::run),
 ];
 
-/// Runs every step, also after one that failed, and then says which failed, why, and how long each took.
+/// Runs every step, even after one that failed, then reports how long each took, which failed, and why.
 pub(crate) fn run() -> Result {
     let mut done = Vec::new();
     let mut failures = Vec::new();
@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result {
         }
     }
     println!("\n{}", table(&done));
-    // Told again at the end, as thousands of lines may stand between.
+    // Repeated at the end, since thousands of lines may have followed.
     if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join("\n")).into()) }
 }
 

@@ -39,8 +39,8 @@ pub(crate) fn run(command: &mut Command) -> Result {
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", shown(command)).into()) }
 }
 
-/// Runs `command` as [`run`] does, and repeats the end of its standard error in the error: the output of later commands
-/// can be longer than what a CI keeps. Not for commands that leave programs behind: they keep the pipe open.
+/// Runs `command` as [`run`] does, and repeats the end of its standard error in the error: a CI system may keep less
+/// than the output of later commands. Not for commands that leave processes running, which keep the pipe open.
 ///
 /// # Errors
 /// As [`run`].

@@ -15,7 +15,7 @@ pub(crate) struct Report {
     telling: bool,
 }
 
-/// The number of lines of failed tests that are repeated at the end, where they are found, and of one test among them.
+/// The maximum number of lines of failed tests that are repeated at the end: of all of them, and of one test.
 const TOLD_AGAIN: usize = 200;
 const TOLD_OF_EACH: usize = 40;
 
@@ -77,7 +77,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// Returns which tests failed, and what they said.
+    /// Returns the names and the output of the failed tests.
     pub(crate) fn failures(&self) -> String {
         self.failed_lines().collect::<Vec<_>>().join("\n")
     }

@@ -1,6 +1,6 @@
-//! Tests side by side: cargo-nextest runs each in a process of its own. Next to it run the programs that its default filter
-//! leaves out, and the doc tests, which nextest does not know. Such programs of a package run one after the other, unless
-//! it names some that share nothing with the others:
+//! Runs tests in parallel: cargo-nextest runs each test in its own process. The doc tests, which nextest does not know,
+//! and the programs that its default filter leaves out run at the same time. Such programs of one package run one after
+//! the other, except those that the package declares as independent:
 //!
 //! ```toml
 //! [package.metadata.tidings]
@@ -142,7 +142,7 @@ fn suite(value: &Value) -> Suite {
 }
 
 impl Suite {
-    /// Whether its package says that it shares nothing with the other programs.
+    /// Returns whether its package declares it as independent of the other programs.
     fn is_independent(&self, packages: &[Package]) -> bool {
         let name = self.id.rsplit("::").next().unwrap_or_default();
         let package = packages.iter().find(|package| package.name == self.package);

@@ -15,7 +15,7 @@ const RUNS: [(usize, usize, usize); 2] = [(100, 900_000, 3_000_000), (1_024, 240
 /// How often each consumer is measured, in turns.
 const ROUNDS: usize = 3;
 
-/// If it is set, nothing is consumed.
+/// The environment variable that restricts a run to the producers.
 const ONLY_PRODUCE: &str = "TIDINGS_PEERS_PRODUCE";
 
 const FUTURE_PRODUCER: &str = "rdkafka FutureProducer";
@@ -77,9 +77,9 @@ async fn produce(bench: &Bench, size: usize, count: usize) -> BenchResult {
     figures.finish(&format!("peers/produce {size} B"), FUTURE_PRODUCER)
 }
 
-/// The processor time of this process, to a hundredth of a second.
+/// Returns the processor time of this process, with a resolution of 10 ms.
 fn processor_time() -> Duration {
-    // Clients run one after the other, so it is that of the current one.
+    // Clients run one after the other, so a difference is the time of the current one.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     // User and system time follow eleven other fields.

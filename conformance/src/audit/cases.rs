@@ -59,7 +59,7 @@ async fn t1_records_of_several_chains_in_one_call(fixture: &Fixture) -> Checked 
     Ok(())
 }
 
-/// Otherwise the chain has a hole, which looks like a deleted record.
+/// A record stored behind a refused one would leave a gap in the chain, which looks like a deleted record.
 async fn t1_nothing_is_stored_behind_a_refused_record_of_its_chain(fixture: &Fixture) -> Checked {
     let (chain, other) = (fixture.fresh("chain"), fixture.fresh("chain"));
     fixture.append(records(&chain, 0..2)).await?;
@@ -69,10 +69,10 @@ async fn t1_nothing_is_stored_behind_a_refused_record_of_its_chain(fixture: &Fix
     let answers = fixture.within("answers", sink.append(call)).await?;
     same("answers to append", 5, answers.len())?;
     if answers[1].is_ok() {
-        // It is stored next to the first one.
+        // The sink keeps it as a second record of the same number.
         return Ok(());
     }
-    same("records behind it that are taken", vec![false; 2], answers[3..].iter().map(Result::is_ok).collect())?;
+    same("accepted records behind it", vec![false; 2], answers[3..].iter().map(Result::is_ok).collect())?;
     same_records("the chain", &records(&chain, 0..2), &fixture.chain(&chain).await?)?;
     fixture.append(records(&chain, 2..4)).await?;
     fixture.append(records(&other, 0..2)).await?;
@@ -237,7 +237,7 @@ async fn by_pages(fixture: &Fixture, chain: &Name, limit: usize) -> Checked<Vec<
     }
 }
 
-/// More than a step of a store reads, and any limit: the largest one, and those around a thousand.
+/// Reads more records than a store returns in one step, by the largest limit and by limits around a thousand.
 async fn t4_more_than_a_thousand_records_are_read_by_pages_of_any_size(fixture: &Fixture) -> Checked {
     let chain = fixture.fresh("chain");
     for from in [0, 700] {

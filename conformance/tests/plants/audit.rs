@@ -82,7 +82,7 @@ impl AuditSink for Planted {
         for record in records {
             let record = self.mangled(record);
             if self.bug != Bug::StoresBehindARefusal && refused.contains(&record.chain) {
-                answers.push(Err(Error::new(ErrorKind::Unavailable, "append: one before it is not stored")));
+                answers.push(Err(Error::new(ErrorKind::Unavailable, "append: an earlier record is not stored")));
                 continue;
             }
             if self.bug == Bug::RefusesARepeat && self.knows(&record) && count == 1 {

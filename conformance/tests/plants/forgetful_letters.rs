@@ -39,7 +39,7 @@ struct Forgetful {
     letters: Mutex<HashMap<LetterId, Kept>>,
 }
 
-/// A letter, and how many of its identity were forgotten.
+/// A letter, and the number of forgotten letters with its identity.
 #[derive(Debug)]
 struct Kept {
     state: State,
@@ -56,8 +56,8 @@ impl Forgetful {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets old letters. The memory store never forgets a closed one, but takes a letter of another time for a new
-    /// one; an open one is forgotten by closing it.
+    /// Forgets old letters. The memory store keeps closed letters, but accepts a letter with another timestamp as a new
+    /// one; an open letter is forgotten by closing it.
     async fn forget(&self) -> Result<()> {
         let age = if self.bug == Bug::ForgetsByHalf { RETENTION / 2 } else { RETENTION };
         let wrong = match self.bug {
@@ -86,7 +86,7 @@ impl Forgetful {
         }
     }
 
-    /// Returns a letter as one that is new if those before it are forgotten.
+    /// Returns the letter with a timestamp that makes it a new one if earlier ones of its identity were forgotten.
     fn renewed(&self, mut letter: DeadLetter) -> DeadLetter {
         let now = Instant::now();
         let mut known = self.letters();

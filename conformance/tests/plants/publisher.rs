@@ -17,7 +17,7 @@ const ROOM: usize = 20;
 #[derive(Debug)]
 pub(crate) struct PlantedPublisher {
     inner: Arc<dyn Publisher>,
-    /// Another one, with a bound of its own.
+    /// Another publisher, with its own bound.
     second: Arc<dyn Publisher>,
     admin: Arc<dyn Admin>,
     bug: Bug,

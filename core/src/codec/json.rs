@@ -108,7 +108,7 @@ const ROOM: usize = 512;
 const MAX_DEPTH: usize = 126;
 
 /// Parses JSON. UTF-8 is validated once, which takes a fraction of the time of validating each string.
-fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotRead> {
+pub(super) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotRead> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let read = match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::from_str(text),
@@ -244,9 +244,22 @@ fn expect_headers<E: Event>(record: &StoredRecord, version: Option<Version>) -> 
     }
 }
 
+/// Writes a payload alone, as CloudEvents carry it.
+#[cfg(feature = "cloudevents")]
+pub(super) fn write_payload<E: Event>(payload: &E) -> Result<Vec<u8>> {
+    let rules = rules();
+    serde_json::to_vec(&Strict::new(payload, &rules)).map_err(|error| unwritten::<E>(&rules, error))
+}
+
+/// Reads a payload alone.
+#[cfg(feature = "cloudevents")]
+pub(super) fn read_payload<E: Event>(bytes: &[u8]) -> Result<E> {
+    from_json(bytes).map_err(|e| undecodable(format!("read {} from JSON", E::TYPE)).with_source(e))
+}
+
 /// Returns the rules of `serde_json`'s reader: it counts a level per list, object and variant, and reads NaN, the
 /// infinities and nested options as null.
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     let depth_of = |level| match level {
         Level::Compound | Level::NewtypeVariant => 1,
         Level::Variant => 2,
@@ -258,7 +271,7 @@ fn rules() -> Rules {
 }
 
 /// Returns the error of a payload that was not written, with the path of the value if a rule refused it.
-fn unwritten<E: Event>(rules: &Rules, error: serde_json::Error) -> Error {
+pub(super) fn unwritten<E: Event>(rules: &Rules, error: serde_json::Error) -> Error {
     match rules.refused() {
         Some(why) => Error::new(ErrorKind::Invalid, format!("write {} as JSON: {why}", E::TYPE)),
         None => Error::caused_by(ErrorKind::Invalid, format!("write {} as JSON", E::TYPE), error),
@@ -302,6 +315,8 @@ impl Codec for Json {
             source: read.source.as_ref().into(),
             version: version_of(record, read.version)?,
             payload: read.payload,
+            #[cfg(feature = "cloudevents")]
+            attributes: super::Attributes::default(),
         })
     }
 

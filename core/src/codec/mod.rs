@@ -1,11 +1,15 @@
 //! Codecs: encoding of events into records, and decoding of records.
 //!
-//! The codec that *writes* an event is that of its type ([`Event::Codec`]); the codec that *reads* a record is the one
-//! named by the record's `content-type`, so that a topic may change its codec while both are in use.
+//! The codec that *writes* an event is that of its type ([`Event::Codec`]), unless an [`EventFormat`] selects another.
+//! The codec that *reads* a record is the one named by the record's `content-type`, so that a topic may change its
+//! codec while both are in use.
 //!
 //! There are two shapes. [`Json`] puts the whole envelope into the value, as KafkaJS services do. Codecs of bare
 //! payloads ([`Postcard`], and usually one of your own) put the envelope into headers, where [`peek_headers`] finds it.
 //! Both write the type and the version as headers, so that a record is routed without parsing its value.
+//!
+//! With the feature `cloudevents`, CloudEvents are read on every topic, and written by the codecs `CloudEvents` and
+//! `StructuredCloudEvents`.
 //!
 //! Nothing is written that its reader would refuse or misread. A serializer checks each value while it is written
 //! (`strict`, by the `rules` of the format), and in debug builds the record is also read back and compared
@@ -14,9 +18,12 @@
 
 #[cfg(feature = "postcard")]
 mod bounded;
+#[cfg(feature = "cloudevents")]
+mod cloud_events;
 mod digest;
 #[cfg(feature = "json")]
 mod fields;
+mod format;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "json")]
@@ -36,6 +43,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use uuid::Uuid;
 
+#[cfg(feature = "cloudevents")]
+pub use self::cloud_events::{AttributeValue, Attributes, CloudEvents, StructuredCloudEvents};
+pub use self::format::EventFormat;
 #[cfg(feature = "json")]
 pub use self::json::Json;
 pub use self::payload_json::payload_json;
@@ -157,11 +167,29 @@ impl<'a> Head<'a> {
 /// # Ok::<(), tidings_core::Error>(())
 /// ```
 pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
+    encode_by::<E::Codec, E>(envelope, topic_prefix)
+}
+
+/// Encodes `envelope` as [`encode`] does, but in `format`.
+///
+/// # Errors
+/// As [`encode`]. For a CloudEvent also [`ErrorKind::Invalid`] for a source that is not a URI reference.
+pub fn encode_as<E: Event>(format: EventFormat, envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
+    match format {
+        EventFormat::OfEvent => encode(envelope, topic_prefix),
+        #[cfg(feature = "cloudevents")]
+        EventFormat::CloudEvents => encode_by::<CloudEvents, E>(envelope, topic_prefix),
+        #[cfg(feature = "cloudevents")]
+        EventFormat::StructuredCloudEvents => encode_by::<StructuredCloudEvents, E>(envelope, topic_prefix),
+    }
+}
+
+fn encode_by<C: Codec, E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Result<Record> {
     if envelope.id.is_nil() {
         return Err(Error::new(ErrorKind::Invalid, format!("write {} with the nil UUID as its id", E::TYPE)));
     }
     let mut headers = Headers::new();
-    let value = E::Codec::encode(envelope, &mut headers)?;
+    let value = C::encode(envelope, &mut headers)?;
     let topic = match topic_prefix {
         "" => crate::Name::from_static(E::TOPIC),
         prefix => format!("{prefix}{}", E::TOPIC).into(),
@@ -169,7 +197,7 @@ pub fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &str) -> Res
     let mut record = Record::new(topic, value).with_headers(headers);
     record.key = envelope.payload.key().map(|key| Bytes::copy_from_slice(&key));
     if read_back::is_on() {
-        let by_name = E::Codec::CONTENT_TYPE != "application/postcard";
+        let by_name = C::CONTENT_TYPE != "application/postcard";
         read_back::check(envelope, &record, by_name)?;
     }
     Ok(record)
@@ -205,6 +233,10 @@ pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
     match content_type(record)? {
         #[cfg(feature = "json")]
         ContentType::Json => Json::decode(record),
+        #[cfg(feature = "cloudevents")]
+        ContentType::CloudEvent(cloud_events::Mode::Binary) => CloudEvents::decode(record),
+        #[cfg(feature = "cloudevents")]
+        ContentType::CloudEvent(cloud_events::Mode::Structured) => StructuredCloudEvents::decode(record),
         #[cfg(feature = "postcard")]
         ContentType::Postcard => Postcard::decode(record),
         ContentType::Other(name) if name == E::Codec::CONTENT_TYPE => {
@@ -236,6 +268,10 @@ pub fn peek(record: &StoredRecord) -> Result<Head<'_>> {
     match content_type(record)? {
         #[cfg(feature = "json")]
         ContentType::Json => Json::peek(record),
+        #[cfg(feature = "cloudevents")]
+        ContentType::CloudEvent(cloud_events::Mode::Binary) => CloudEvents::peek(record),
+        #[cfg(feature = "cloudevents")]
+        ContentType::CloudEvent(cloud_events::Mode::Structured) => StructuredCloudEvents::peek(record),
         _ => peek_headers(record),
     }
 }
@@ -272,12 +308,18 @@ enum ContentType<'a> {
     Json,
     #[cfg(feature = "postcard")]
     Postcard,
+    #[cfg(feature = "cloudevents")]
+    CloudEvent(cloud_events::Mode),
     Other(&'a str),
 }
 
 /// Returns the codec that a record names. A codec that is not compiled in is `Other`, and fails where the event is
 /// decoded, not where it is routed: a service may skip events of a codec that it does not know.
 fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
+    #[cfg(feature = "cloudevents")]
+    if let Some(mode) = cloud_events::mode(record) {
+        return Ok(ContentType::CloudEvent(mode));
+    }
     // The common case, without a check of UTF-8.
     #[cfg(feature = "json")]
     if record.headers.get(headers::CONTENT_TYPE).is_none_or(|name| name == Json::CONTENT_TYPE) {

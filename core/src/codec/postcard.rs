@@ -106,6 +106,8 @@ impl Codec for Postcard {
             source: text(record, headers::SOURCE)?.unwrap_or_default().into(),
             version: head.version,
             payload: read(value(record)?)?,
+            #[cfg(feature = "cloudevents")]
+            attributes: super::Attributes::default(),
         })
     }
 

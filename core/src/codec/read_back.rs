@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "cloudevents")]
+use super::cloud_events;
 use super::decode;
 use super::digest::Digest;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Record, Result, StoredRecord, Timestamp};
@@ -54,14 +56,30 @@ pub(super) fn is_on() -> bool {
 /// For a format that names its fields the shape is compared, so that a reader may normalize texts and numbers; for
 /// postcard everything is compared, since shifted fields can have the same shape.
 pub(super) fn check<E: Event>(envelope: EnvelopeRef<'_, E>, record: &Record, by_name: bool) -> Result<()> {
-    let stored = StoredRecord::from_record(record.clone(), 0, Timestamp::default());
+    #[cfg_attr(
+        not(feature = "cloudevents"),
+        expect(unused_mut, reason = "only a CloudEvent has its time from the record")
+    )]
+    let mut stored = StoredRecord::from_record(record.clone(), 0, Timestamp::default());
+    #[cfg(feature = "cloudevents")]
+    let is_cloud_event = cloud_events::mode(&stored).is_some();
+    #[cfg(feature = "cloudevents")]
+    if is_cloud_event {
+        stored.timestamp = envelope.timestamp;
+    }
     let context = || format!("write {}: it could not be read back", E::TYPE);
     let read: Envelope<E> = decode(&stored).map_err(|error| Error::caused_by(ErrorKind::Invalid, context(), error))?;
     let digest = Digest { values: !by_name, human_readable: by_name };
+    // The JSON envelope and those of bare payloads do not contain attributes.
+    #[cfg(feature = "cloudevents")]
+    let attributes_are_kept = !is_cloud_event || texts(&read.attributes).eq(texts(envelope.attributes));
+    #[cfg(not(feature = "cloudevents"))]
+    let attributes_are_kept = true;
     let same = read.id == envelope.id
         && read.timestamp == envelope.timestamp
         && read.version == envelope.version
         && read.source == *envelope.source
+        && attributes_are_kept
         && digest.of(&read.payload) == digest.of(envelope.payload);
     if same {
         return Ok(());
@@ -71,4 +89,10 @@ pub(super) fn check<E: Event>(envelope: EnvelopeRef<'_, E>, record: &Record, by_
         E::TYPE
     );
     Err(Error::new(ErrorKind::Invalid, what))
+}
+
+/// Returns names and texts: the binary mode has no other values.
+#[cfg(feature = "cloudevents")]
+fn texts(attributes: &super::Attributes) -> impl Iterator<Item = (&str, String)> {
+    attributes.iter().map(|(name, value)| (name, value.to_string()))
 }

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "cloudevents")]
+use super::cloud_events;
 #[cfg(feature = "json")]
 use super::{ContentType, json};
 use super::{content_type, missing, text};
@@ -19,6 +21,8 @@ pub struct Routing<'a> {
     event_type: Cow<'a, str>,
     /// The version in the body, if the body was already read.
     body: Option<Option<Result<Version>>>,
+    /// Whether the record is a CloudEvent, whose version is not in the header `version`.
+    is_cloud_event: bool,
 }
 
 impl Routing<'_> {
@@ -33,6 +37,7 @@ impl Routing<'_> {
     /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if it is malformed.
     pub fn version(self) -> Result<Version> {
         match text(self.record, headers::VERSION)? {
+            _ if self.is_cloud_event => {}
             // The common case, without parsing.
             Some("1.0") => return Ok(Version::new(1, 0)),
             Some(version) => return version.parse(),
@@ -59,14 +64,21 @@ impl Routing<'_> {
 /// # Ok::<(), tidings_core::Error>(())
 /// ```
 pub fn routing(record: &StoredRecord) -> Result<Routing<'_>> {
+    // First, as when it is decoded: a bridge may have left the headers of another format.
+    #[cfg(feature = "cloudevents")]
+    if let Some(mode) = cloud_events::mode(record) {
+        let (event_type, version) = cloud_events::routed(mode, record)?;
+        return Ok(Routing { record, event_type, body: Some(Some(version)), is_cloud_event: true });
+    }
     if let Some(event_type) = text(record, headers::EVENT_TYPE)? {
-        return Ok(Routing { record, event_type: Cow::Borrowed(event_type), body: None });
+        return Ok(Routing { record, event_type: Cow::Borrowed(event_type), body: None, is_cloud_event: false });
     }
     match content_type(record)? {
         #[cfg(feature = "json")]
         ContentType::Json => {
             let routed = json::routed(record)?;
-            Ok(Routing { record, event_type: routed.event_type, body: Some(routed.version.0) })
+            let body = Some(routed.version.0);
+            Ok(Routing { record, event_type: routed.event_type, body, is_cloud_event: false })
         }
         _ => Err(missing(headers::EVENT_TYPE)),
     }

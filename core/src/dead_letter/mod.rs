@@ -185,8 +185,8 @@ pub trait DeadLetterStore: DeadLetterSink {
         Ok(())
     }
 
-    /// Returns the ranges of records that cannot be read, each as an error with its position and cause; of very many,
-    /// the first ones.
+    /// Returns the ranges of records that cannot be read, each as an error with its position and cause; only the first
+    /// ones if there are very many.
     ///
     /// Known after a [`list`](Self::list) or a [`count`](Self::count), which contain only letters that can be read. The
     /// default returns none.
@@ -194,8 +194,8 @@ pub trait DeadLetterStore: DeadLetterSink {
         Vec::new()
     }
 
-    /// Returns the number of offsets of all ranges that cannot be read: that many letters, at most, are missing from
-    /// lists and counts. The default returns 0.
+    /// Returns the number of offsets in all ranges that cannot be read, which is the maximum number of letters missing
+    /// from lists and counts. The default returns 0.
     fn unreadable_records(&self) -> u64 {
         0
     }

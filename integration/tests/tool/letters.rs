@@ -63,7 +63,7 @@ pub(crate) async fn letters_are_listed_counted_and_shown_without_their_payload(m
     Ok(())
 }
 
-/// Where letters are damaged. A real Kafka has no switch for it.
+/// The target with damaged letters. Only the memory transport can inject this fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Damaged {
     Here,

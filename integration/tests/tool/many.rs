@@ -1,4 +1,4 @@
-//! Time and memory of the command with very many letters, topics and groups, compared with Kafka's tools in the same run.
+//! Time and memory of the command for many letters, topics and groups, compared with Kafka's tools in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ pub(crate) async fn soak() -> TestResult {
 }
 
 impl Cost {
-    /// Prints the cost next to the time of Kafka's tool, and checks it. The time counts in an optimized build only.
+    /// Prints the cost next to the time of Kafka's tool, and checks it. Checks the time only in an optimized build.
     fn judge(&self, what: &str, theirs: Duration) {
         let mebibytes = self.peak >> 20;
         println!("{what}: {:?}, {mebibytes} MiB, {:.2}x", self.time, self.time.as_secs_f64() / theirs.as_secs_f64());

@@ -78,7 +78,7 @@ impl Rig {
         Self::in_memory(&MemoryTransport::new())
     }
 
-    /// This transport in memory.
+    /// Creates a rig on this memory transport.
     pub(crate) fn in_memory(memory: &MemoryTransport) -> Self {
         let transport: Arc<dyn Transport> = Arc::new(memory.clone());
         let variables = vec![("TIDINGS_URL".to_owned(), OWN.to_owned())];
@@ -91,7 +91,7 @@ impl Rig {
         Self::behind_http(&MemoryTransport::new())
     }
 
-    /// This transport in memory behind an ops endpoint.
+    /// Creates a rig on an ops endpoint that serves this memory transport.
     pub(crate) fn behind_http(memory: &MemoryTransport) -> TestResult<Self> {
         let memory: Arc<dyn Transport> = Arc::new(memory.clone());
         let ops = Ops::new().with_admin(Arc::clone(&memory)).serve("127.0.0.1:0")?;

@@ -1,4 +1,4 @@
-//! The rights that the guide lists for each command suffice on a Kafka that checks them, and without them it is denied.
+//! On a Kafka that checks access, each command works with the rights that the guide lists, and is denied without them.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ fn rows() -> TestResult<Vec<Row>> {
     Ok(cells.map(row).collect())
 }
 
-/// Tests the table with `bob`, who has no rights, on a rig of an admin. A right that a row lists is needed by one of its
-/// commands, at least: without any, none of them does its work.
+/// Runs each row of the table as `bob`, on a rig of an admin: no command succeeds without rights, and all succeed
+/// with the rights of the row.
 pub(crate) async fn each_command_needs_the_rights_of_the_guide(
     rig: &mut Rig,
     admin: &[(String, String)],
@@ -80,7 +80,7 @@ async fn run(rig: &Rig, words: &[String]) -> Run {
     rig.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
-/// Runs a command until it succeeds: entries are applied a moment after they are answered.
+/// Runs a command until it succeeds: brokers apply entries a moment after they acknowledge them.
 async fn until_allowed(rig: &Rig, words: &[String]) -> Result<(), String> {
     let mut last = String::new();
     let tries = async {
@@ -97,7 +97,7 @@ async fn until_allowed(rig: &Rig, words: &[String]) -> Result<(), String> {
     timeout(LIMIT, tries).await.map_err(|_| last)
 }
 
-/// Creates what the rows are about: a topic with an event and a letter, and a group that has committed.
+/// Creates the resources that the rows name: a topic with an event and a letter, and a group that has committed.
 async fn prepared(rig: &Rig) -> TestResult<String> {
     let name = fresh("rights");
     let admin = rig.transport.admin().await?;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::rig::{Rig, TestResult, fresh};
 
-/// What a handler of the test waits for.
+/// Blocks the handler of a test until it has permits.
 type Gate = Arc<Semaphore>;
 
 /// How long a shutdown may take.

@@ -25,7 +25,7 @@ pub(super) struct RemoteLetters {
     client: Arc<Client>,
     store: String,
     guarantees: Guarantees,
-    /// Of the last list or count: causes, and the number of records.
+    /// The causes, and the number of unreadable records, as of the last list or count.
     unreadable: Mutex<(Vec<ErrorBody>, u64)>,
 }
 

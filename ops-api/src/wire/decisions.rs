@@ -176,7 +176,7 @@ pub struct Redriven {
     /// Letters that stay because their record was redriven too often.
     #[serde(default)]
     pub repeated: u64,
-    /// The ranges that cannot be read, with the causes; of very many, the first ones.
+    /// The ranges that cannot be read, each with its cause; only the first ones if there are very many.
     #[serde(default)]
     pub unreadable: Vec<crate::ErrorBody>,
     /// The services that have letters, if the query names one that has none.

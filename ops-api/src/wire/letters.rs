@@ -175,7 +175,7 @@ pub struct Letters {
     pub letters: Vec<Letter>,
     /// Whether more are selected than one answer has: ask for those after the last one.
     pub more: bool,
-    /// The ranges that cannot be read, with the causes; of very many, the first ones.
+    /// The ranges that cannot be read, each with its cause; only the first ones if there are very many.
     pub unreadable: Vec<crate::ErrorBody>,
     /// The number of offsets of all ranges that cannot be read.
     #[serde(default)]

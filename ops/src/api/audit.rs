@@ -54,10 +54,10 @@ const DENIALS: f64 = 64.0;
 const DENIAL_EVERY: Duration = Duration::from_secs(10);
 /// Reads of the trail that are recorded at once, by caller.
 const READS: f64 = 1.0;
-/// The time after which one more is recorded: who reads a long trail reads many pages.
+/// The time after which one more read is recorded: reading a long trail takes many requests.
 const READ_EVERY: Duration = Duration::from_secs(60);
 
-/// Limits records by the name of the caller: one of each configured token.
+/// Limits records by the name of the caller, of which there is one for each configured token.
 #[derive(Debug)]
 pub(super) struct Limited {
     callers: Mutex<HashMap<String, Left>>,
@@ -88,7 +88,8 @@ impl Limited {
         Self::new(READS, READ_EVERY)
     }
 
-    /// Returns the number of requests that were not recorded before this one; `None` if this one is not, either.
+    /// Returns the number of requests that were not recorded since the last record; `None` if this one is not recorded
+    /// either.
     fn take(&self, caller: &str, now: Instant) -> Option<u64> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Left { left: self.at_once, at: now, held_back: 0 };
@@ -137,10 +138,10 @@ impl Api {
         encode(&AuditRecords::from(page))
     }
 
-    /// Records that a caller has read the trail, at most once a minute, with the number of further reads. A page that
-    /// has nothing but such records leaves none: else who follows the trail would never come to its end.
+    /// Records that a caller has read the trail, at most once a minute, with the number of further reads. The read of a
+    /// page that contains only such records is not recorded: a caller that follows the trail would never reach its end.
     ///
-    /// The page is returned in any case: a trail that takes no record is what its reader looks into.
+    /// The page is returned even if the read cannot be recorded: the caller may be looking for the cause of that.
     async fn record_trail_read(&self, auditor: &Auditor, call: &Call, page: &[StoredAudit]) {
         let is_read = |record: &StoredAudit| decode(record).is_ok_and(|record| record.verb == verb(Route::Audit));
         if page.iter().all(is_read) {
@@ -152,7 +153,7 @@ impl Api {
         if held_back > 0 {
             done.counts.insert("further-reads".to_owned(), held_back);
         }
-        // Logged by the sink's queue.
+        // The sink's queue logs failures.
         let _logged = auditor.record(&done, AuditOutcome::Ok).await;
     }
 
@@ -194,8 +195,8 @@ impl Api {
         done
     }
 
-    /// Records that a caller without a valid token was refused. All such callers share a bound of [`Limited`], and none
-    /// waits for the sink.
+    /// Records that a caller without a valid token was refused. All such callers share one limit of [`Limited`], and
+    /// none waits for the sink.
     pub(super) fn record_unknown(&self, route: Route, client: Option<ClientAddress>, why: &'static str) {
         let principal = at_address(Principal::new(UNKNOWN), client);
         let done = AuditRecord::intent(principal, verb(route)).with_after("path", route.path());
@@ -207,8 +208,8 @@ impl Api {
         }));
     }
 
-    /// Records that a request beyond a viewer's was refused, within the bounds of [`Limited`]. It is refused in any
-    /// case: a sink that takes no record is logged by it.
+    /// Records that a request which needs more than a viewer was refused, within the limit of [`Limited`]. The request
+    /// is refused in any case; a record that the sink does not accept is logged.
     pub(super) async fn record_denied(&self, route: Route, caller: &Caller, why: String) {
         if route.role() <= Role::Viewer {
             return;

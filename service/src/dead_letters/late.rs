@@ -1,5 +1,5 @@
-//! Publishers and sinks that are opened by their first use: to open one takes the right to write, and to read letters
-//! must not.
+//! Publishers and sinks that are opened on first use: opening one requires the right to write, which reading letters
+//! must not require.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tidings_core::{
 };
 use tokio::sync::OnceCell;
 
-/// A publisher of a transport.
+/// A publisher of a transport, opened on first use.
 #[derive(Debug)]
 pub(super) struct LatePublisher {
     transport: Arc<dyn Transport>,
@@ -43,7 +43,7 @@ impl Publisher for LatePublisher {
     }
 }
 
-/// The dead-letter sink of a transport.
+/// The dead-letter sink of a transport, opened on first use.
 #[derive(Debug)]
 pub(super) struct LateSink {
     transport: Arc<dyn Transport>,

@@ -70,7 +70,7 @@ impl DeadLetters {
     }
 
     /// Creates a handle to the letters of `store`, which redrives through a publisher of `transport`. The first redrive
-    /// opens it: to list letters takes no right to write.
+    /// opens the publisher, so listing letters needs no right to write.
     ///
     /// ```
     /// use tidings_core::LetterQuery;

@@ -8,6 +8,7 @@ mod relay;
 use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
+use tidings_core::codec::EventFormat;
 use tidings_core::{
     Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublishOptions, Record, Result, Timestamp,
     TraceParent, codec, headers,
@@ -52,6 +53,7 @@ pub struct Outbox {
     store: PostgresStore,
     source: Name,
     topic_prefix: Name,
+    format: EventFormat,
 }
 
 /// Takes the lanes' locks in ascending order before it draws ids, so that the ids of a lane follow the commit order.
@@ -80,7 +82,12 @@ const MAX_RECORD: usize = 128 << 20;
 impl PostgresStore {
     /// Returns the outbox for events of the service `source`.
     pub fn outbox(&self, source: impl Into<Name>) -> Outbox {
-        Outbox { store: self.clone(), source: source.into(), topic_prefix: Name::default() }
+        Outbox {
+            store: self.clone(),
+            source: source.into(),
+            topic_prefix: Name::default(),
+            format: EventFormat::default(),
+        }
     }
 }
 
@@ -89,6 +96,13 @@ impl Outbox {
     #[must_use]
     pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
         self.topic_prefix = prefix.into();
+        self
+    }
+
+    /// Sets the format in which events of all types are written. Default: that of the codec of their type.
+    #[must_use]
+    pub fn with_event_format(mut self, format: EventFormat) -> Self {
+        self.format = format;
         self
     }
 
@@ -189,7 +203,7 @@ impl Outbox {
     }
 
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
-        let mut record = codec::encode(envelope, &self.topic_prefix)?;
+        let mut record = codec::encode_as(self.format, envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
         Ok(record)
     }

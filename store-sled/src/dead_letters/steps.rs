@@ -27,7 +27,7 @@ fn buried(letters: &mut Letters, count: u64, size: usize) -> BTreeSet<LetterId> 
     all.iter().map(DeadLetter::id).collect()
 }
 
-/// Returns the number of letters of each step of a listing, and the numbers that the steps go on from.
+/// Returns the number of letters in each step of a listing, with the number from which the next step continues.
 fn steps(letters: &Letters, query: &LetterQuery, limit: usize) -> Vec<(usize, Option<u64>)> {
     let (mut steps, mut from) = (Vec::new(), Some(0));
     while let Some(number) = from {
@@ -64,7 +64,7 @@ fn a_step_of_a_listing_is_bounded_by_bytes() {
 #[test]
 fn an_identity_is_bounded_as_a_whole() {
     let (_directory, mut letters) = letters();
-    // Seventeen bytes of an identity are no names.
+    // An identity takes 17 bytes in addition to its names.
     for (length, fits) in [(1_031, true), (1_032, false)] {
         let origin = TopicPartition::new("t".repeat(length), 0);
         let letter = DeadLetter::new("s".repeat(1_000), origin, StoredRecord::new(1, NOW), ErrorKind::Failed);

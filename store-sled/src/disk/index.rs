@@ -116,7 +116,7 @@ mod tests {
         for (key, at) in keys.iter().zip(0..) {
             index.set(*key, Some(State::Done(Timestamp::from_millis(at))));
         }
-        // The event at the time itself is not older.
+        // An event at exactly this time is not older.
         let before = Timestamp::from_millis(101);
         let shards = (0..).take_while(|shard| index.done_in(*shard).is_some());
         let found = shards.flat_map(|shard| index.done_before(shard, 1, before)).collect::<Vec<_>>();

@@ -449,7 +449,7 @@ mod tests {
         let parts = |numbers: [&str; 2]| numbers.map(|number| format!("events-0000000{number}"));
         let mut disk = Disk::open(&config, at(0)).unwrap();
         assert!(!disk.is_due(&config, at(999)) && disk.is_due(&config, at(1_000)));
-        // An empty one begins anew.
+        // An empty generation is restarted, not replaced.
         disk.turn(&config, at(1_000)).unwrap();
         assert_eq!(names(directory.path()), ["events-00000000", "letters", "manifest"]);
         assert!(!disk.is_due(&config, at(1_999)));

@@ -335,8 +335,8 @@ impl InFlightRecord {
 /// Checks the headers of a record.
 ///
 /// # Errors
-/// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for header names that are not UTF-8, which
-/// Kafka requires.
+/// [`Invalid`](ErrorKind::Invalid) for more headers than the client sends, and for header names that are not UTF-8,
+/// which Kafka requires.
 pub(crate) fn check_headers(record: &Record) -> Result<()> {
     if record.headers.len() > MAX_HEADERS {
         let (topic, count) = (&record.topic, record.headers.len());

@@ -17,8 +17,8 @@ impl KafkaConfig {
     /// `delivery_timeout`, `connect_timeout`, `connect_wait`, `request_timeout`, `metadata_max_age`,
     /// `fetch_max_bytes`, `fetch_max_partition_bytes`, `fetch_max_unpacked_bytes`, `fetch_max_wait`, `group_protocol`
     /// (`auto`, `consumer`, `classic`), `instance_id`, `isolation` (`read_committed`, `read_uncommitted`), `rack`,
-    /// `reader` and `publisher` (`client`, `native`), `sasl` (`plain`, `scram-sha-256`, `scram-sha-512`, `oauthbearer`), and the files
-    /// `tls_ca`, `tls_cert`, `tls_key`.
+    /// `reader` and `publisher` (`client`, `native`), `sasl` (`plain`, `scram-sha-256`, `scram-sha-512`,
+    /// `oauthbearer`), and the files `tls_ca`, `tls_cert`, `tls_key`.
     ///
     /// Durations need a unit (`5ms`, `30s`, `2m`); for sizes it is optional (`256KiB`). The name and password, or a
     /// token alone, precede the hosts (`kafkas://user:password@host:9093`); special characters must be

@@ -195,7 +195,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Q
     while let Some(job) = jobs.recv().await {
         // As in a producer's worker: unfinished work is dropped, which informs its waiters.
         if AssertUnwindSafe(run_job(&shared, job)).catch_unwind().await.is_err() {
-            error!("a publisher thread panicked; records waiting to be queued may or may not be stored; it continues");
+            error!("a publisher thread panicked and continues; records waiting to be queued may or may not be stored");
         }
         length.fetch_sub(1, Ordering::AcqRel);
     }

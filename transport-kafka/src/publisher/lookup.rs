@@ -1,4 +1,4 @@
-//! Finds the partition of a record, and asks brokers about its topic where necessary.
+//! Finds the partition of a record, and looks up its topic at the brokers where necessary.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(super) trait TopicSource: Sync {
     /// Returns the number of partitions of a topic.
     fn partitions(&self, topic: &Name) -> impl Future<Output = Result<u32>> + Send;
 
-    /// Asks again about topics, all at once, and returns the number of partitions of each existing topic.
+    /// Looks up known topics again, in one request, and returns the number of partitions of each existing topic.
     fn refresh(&self, topics: &[Name]) -> impl Future<Output = Result<Vec<(Name, u32)>>> + Send;
 
     /// Returns the largest batch that a topic accepts, in bytes, if it is known.
@@ -45,11 +45,11 @@ impl<S: TopicSource> Lookup<'_, S> {
 
     /// Returns the partition of a record that may be published.
     ///
-    /// `missing` holds the topics that this call has not found: each is asked for once.
+    /// `missing` holds the topics that this call has not found: each is looked up once.
     ///
     /// # Errors
     /// [`TooLarge`](ErrorKind::TooLarge), [`NotFound`](ErrorKind::NotFound),
-    /// [`Closed`](ErrorKind::Closed); [`Unavailable`](ErrorKind::Unavailable) if no broker tells of
+    /// [`Closed`](ErrorKind::Closed); [`Unavailable`](ErrorKind::Unavailable) if no broker describes
     /// the topic in time.
     pub(super) async fn find_partition(
         &mut self,
@@ -162,7 +162,7 @@ impl<S: TopicSource> Lookup<'_, S> {
     /// Refreshes a known topic, and others that are due soon. While no broker answers, the known count stays valid;
     /// returns `None` if the topic no longer exists.
     ///
-    /// One request for all topics that are due: each alone would hold up the queue.
+    /// Sends one request for all topics that are due: a request for each would delay the queue.
     async fn refresh(&mut self, topic: &Name, known: u32) -> Option<u32> {
         let asked = Instant::now();
         let topics = self.partitioning.aging(topic);

@@ -185,7 +185,7 @@ impl Drop for KafkaPublisher {
     }
 }
 
-/// The text of a close whose deadline passed.
+/// Returns the error text of a close whose deadline has passed.
 fn unanswered() -> &'static str {
     "close the publisher: records in flight were not answered before the deadline"
 }

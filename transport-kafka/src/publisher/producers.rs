@@ -195,9 +195,7 @@ impl Producers {
         answered.map(|answer| answer.unwrap_or_else(|_| Err(gone()))).boxed()
     }
 
-    /// Asks both clients the same question.
-    ///
-    /// The first error is the answer.
+    /// Sends the same request to both clients. Returns their answers, or the first error.
     async fn ask_each<T, F>(&self, ask: impl Fn(Arc<Producer>) -> F) -> Result<Vec<T>>
     where
         T: Send + 'static,

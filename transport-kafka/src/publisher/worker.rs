@@ -162,7 +162,7 @@ impl Worker {
             // The client logs to the program's subscriber, which may panic. Each step leaves this state consistent,
             // and unfinished work is dropped, which informs its waiters.
             if AssertUnwindSafe(self.run_command(command, &runtime)).catch_unwind().await.is_err() {
-                error!("a publisher thread panicked; records handed to it may or may not be stored; it continues");
+                error!("a publisher thread panicked and continues; records handed to it may or may not be stored");
             }
         }
         let _in_time = self.producer.close(self.config.delivery_timeout).await;

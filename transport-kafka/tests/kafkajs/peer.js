@@ -1,4 +1,5 @@
 // A foreign client for tests: `produce` and `consume`, with JSON on stdin and stdout.
+const { CloudEvent, Kafka: Binding } = require('cloudevents')
 const { Kafka, CompressionTypes, Partitioners, logLevel } = require('kafkajs')
 
 const [verb, brokers, topic, ...rest] = process.argv.slice(2)
@@ -48,6 +49,27 @@ const batch = async (partition, compression) => {
   return [{ offset: baseOffset }]
 }
 
+// Sends each event as a message in `binary` or `structured` mode, built by the CloudEvents SDK.
+const produceEvents = async (mode) => {
+  const producer = kafka.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+  await producer.connect()
+  for (const attributes of await read()) {
+    const { headers, value } = Binding[mode](new CloudEvent(attributes))
+    // The SDK has a header for each attribute, and KafkaJS takes none without a value.
+    const given = Object.fromEntries(Object.entries(headers).filter(([, text]) => text !== undefined))
+    const text = typeof value === 'string' ? value : JSON.stringify(value)
+    await producer.send({ topic, messages: [{ headers: given, value: text }] })
+  }
+  await producer.disconnect()
+  return []
+}
+
+// Reads `count` messages as events, with the CloudEvents SDK.
+const consumeEvents = async (groupId, count) => {
+  const messages = await consume(groupId, count)
+  return messages.map(({ value, headers }) => Binding.toEvent({ value, headers: Object.fromEntries(headers) }).toJSON())
+}
+
 // Reads `count` messages, commits behind each, and leaves the group.
 const consume = async (groupId, count) => {
   const consumer = kafka.consumer({ groupId })
@@ -83,7 +105,7 @@ const acls = async () => {
   return resources.flatMap(({ acls, ...resource }) => acls.map((acl) => ({ ...resource, ...acl })))
 }
 
-const verbs = { produce, batch, consume, acls }
+const verbs = { produce, batch, consume, acls, produceEvents, consumeEvents }
 verbs[verb](...rest)
   .then((answer) => process.stdout.write(JSON.stringify(answer)))
   .catch((error) => {

@@ -41,9 +41,10 @@ async fn install(dir: &Path) -> TestResult {
             std::fs::write(dir.join(file), text)?;
         }
     }
-    // Written last: an installation that was interrupted is repeated.
+    // Written last, with the list of packages: an interrupted installation, or one of other packages, is repeated.
     let done = dir.join("installed");
-    if done.exists() {
+    let packages = std::fs::read(dir.join("package.json"))?;
+    if std::fs::read(&done).is_ok_and(|installed| installed == packages) {
         return Ok(());
     }
     let absent = |why: String| tidings_testbed::Error::unavailable(format!("no KafkaJS: {why}"));
@@ -53,7 +54,7 @@ async fn install(dir: &Path) -> TestResult {
     for tries_left in (0..INSTALL_TRIES).rev() {
         let output = npm.output().await.map_err(|e| absent(e.to_string()))?;
         if output.status.success() {
-            return Ok(std::fs::write(done, [])?);
+            return Ok(std::fs::write(done, packages)?);
         }
         if tries_left == 0 {
             return Err(absent(String::from_utf8_lossy(&output.stderr).into_owned()).into());

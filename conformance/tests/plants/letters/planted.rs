@@ -16,7 +16,7 @@ use super::Bug;
 pub(super) struct Known {
     /// The times of the records of letters.
     times: HashMap<LetterId, Timestamp>,
-    /// The times of the records of later letters of the same identities.
+    /// The timestamps of the records of later letters with the same identity.
     later: HashMap<LetterId, HashSet<Timestamp>>,
     /// The leases of each letter, the last one last.
     leases: HashMap<LetterId, Vec<LetterLease>>,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 /// The limit of letters, with those that only a state is left of: about 300 bytes each.
 pub(super) const MAX_LETTERS: usize = 1_000_000;
 
-/// A query that names fewer than one in this number of letters looks them up by their identities.
+/// Letters are looked up by identity if a query names fewer than one in this number of them.
 const MANY: usize = 8;
 
 /// The operator of letters that an older version redrove, which kept only an offset.
@@ -205,8 +205,8 @@ impl Index {
         few.as_ref().unwrap_or(&self.order).iter().map(of).sum()
     }
 
-    /// Returns the letters that `query` names, in the order of burying; `None` if it selects by other properties, or
-    /// names so many that all letters can be looked at for less.
+    /// Returns the letters that `query` names by identity, in the order of burying; `None` if it does not select by
+    /// identity, or names so large a part of the letters that a scan is cheaper.
     fn few(&self, query: &LetterQuery) -> Option<BTreeMap<TopicPartition, Vec<(u64, LetterKey)>>> {
         let ids = query.ids.as_ref().filter(|ids| ids.len() < self.letters.len() / MANY)?;
         let mut few = BTreeMap::<TopicPartition, Vec<_>>::new();

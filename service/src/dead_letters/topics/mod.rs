@@ -53,7 +53,7 @@ pub struct TopicDeadLetters {
     unreadable: StdMutex<Unread>,
 }
 
-/// What the last call could not read: causes, and the number of records.
+/// The causes, and the number of unreadable records, as of the last call.
 #[derive(Debug, Default)]
 struct Unread {
     causes: Vec<(ErrorKind, String)>,
@@ -66,7 +66,7 @@ impl TopicDeadLetters {
     /// The limit of a lease's ttl: the records of a lease are kept uncompacted for longer.
     pub const MAX_LEASE: Duration = LetterLease::MAX_TTL;
 
-    /// Opens the letters of these topics. Reading them takes no right to write: publishers are opened by their first use.
+    /// Opens the letters of these topics. Reading them needs no right to write: publishers are opened on first use.
     ///
     /// # Errors
     /// [`NotFound`](tidings_core::ErrorKind::NotFound) for a `<topic>-dlq` or `<topic>-dlq-state` that does not exist:
@@ -86,7 +86,7 @@ impl TopicDeadLetters {
             Self { topics, broker, sink, guarantees, session: Mutex::default(), unreadable: StdMutex::default() };
         match letters.run(async |_| Ok(())).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Memory creates them, if it may.
+                // In memory, the check creates missing topics where that is allowed.
                 letters.sink.check(&letters.topics).await?;
                 letters.run(async |_| Ok(())).await?;
             }

@@ -78,7 +78,7 @@ impl CheckView {
     pub(super) fn with_unreadable(mut self, errors: &[tidings_core::Error], records: u64) -> Self {
         if let Some(first) = errors.first() {
             self.status = self.status.max(Status::Unknown);
-            let text = format!("; more may be there, {records} records cannot be read: {}", first.report());
+            let text = format!("; there may be more, since {records} records cannot be read: {}", first.report());
             self.message.push_str(&text);
         }
         self

@@ -58,9 +58,9 @@ pub(crate) struct CountedLetters {
     groups: Vec<CountedGroup>,
     /// The number of letters of further groups.
     others: u64,
-    /// The number of records that cannot be read: that many letters, at most, are not counted.
+    /// The number of records that cannot be read: at most this many letters are not counted.
     unreadable_records: u64,
-    /// Their ranges, each with the cause; of very many, the first ones.
+    /// Their ranges, each with its cause; only the first ones if there are very many.
     unreadable: Vec<String>,
     #[serde(skip)]
     by: Vec<By>,

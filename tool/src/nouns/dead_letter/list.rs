@@ -38,7 +38,7 @@ pub(crate) struct ListedLetters {
     letters: Vec<ListedLetter>,
     /// Whether there are more.
     more: bool,
-    /// Ranges that cannot be read, each with the cause; of very many, the first ones.
+    /// The ranges that cannot be read, each with its cause; only the first ones if there are very many.
     unreadable: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ use super::filter::Filter;
 use crate::change::{Step, partly};
 use crate::exit::Failure;
 
-/// The letters that are resolved between two looks at an interrupt.
+/// Maximum number of letters that are resolved between two checks for an interrupt.
 const PART: usize = 500;
 
 /// The letters of one fault.
@@ -127,7 +127,7 @@ pub(super) fn query(steps: &[LetterStep]) -> LetterQuery {
     LetterQuery::default().with_state(state).with_ids(steps.iter().flat_map(LetterStep::ids))
 }
 
-/// Returns queries that select the letters of [`query`], part by part: a run ends between two of them.
+/// Returns queries that select the letters of [`query`] in parts: an interrupt ends a run between two parts.
 pub(super) fn parts(steps: &[LetterStep]) -> impl Iterator<Item = LetterQuery> {
     let (state, ids) =
         (steps.first().map_or(LetterState::Open, LetterStep::state), steps.iter().flat_map(LetterStep::ids));

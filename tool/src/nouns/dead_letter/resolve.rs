@@ -95,7 +95,7 @@ impl Options {
 }
 
 impl Options {
-    /// Resolves the letters part by part, until an interrupt; returns what ended it early.
+    /// Resolves the letters in parts, until an interrupt. Returns the error that ended the run early.
     async fn apply_parts(
         &self,
         cx: &Context,

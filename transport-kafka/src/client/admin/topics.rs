@@ -16,12 +16,12 @@ use super::ClusterClient;
 use crate::error::failed;
 
 impl ClusterClient {
-    /// Creates topics, in requests of up to [`MAX_IN_REQUEST`]; a replication of `None` is the cluster's default. Answer
-    /// `i` is for `topics[i]`.
+    /// Creates topics, in requests of up to [`MAX_IN_REQUEST`]; a replication of `None` is the cluster's default.
+    /// Answer `i` is for `topics[i]`.
     ///
     /// # Errors
-    /// Per topic, [`AlreadyExists`](ErrorKind::AlreadyExists), and [`Invalid`](ErrorKind::Invalid) for a name, a count or
-    /// a setting that the broker or the protocol does not allow.
+    /// Per topic, [`AlreadyExists`](ErrorKind::AlreadyExists), and [`Invalid`](ErrorKind::Invalid) for a name, a count
+    /// or a setting that the broker or the protocol does not allow.
     pub(crate) async fn create_topics(&self, topics: &[(&Topic, BTreeMap<String, String>)]) -> Vec<Result<()>> {
         let what = |at: usize| format!("create topic {:?}", topics[at].0.name.as_str());
         let names: Vec<&str> = topics.iter().map(|(topic, _)| topic.name.as_str()).collect();
@@ -160,15 +160,15 @@ fn invalid(what: String, error: KrafkaError) -> Error {
     Error::caused_by(ErrorKind::Invalid, what, error)
 }
 
-/// The most topics of a request: a broker has the time of one request for all of them.
+/// Maximum number of topics in a request: the broker must answer for all of them within the timeout of one request.
 const MAX_IN_REQUEST: usize = 100;
 
-/// Returns the numbers of topics by request. A name occurs once in a request: a repeated one is answered as by a request
-/// after the first.
+/// Returns the indices of the topics in each request. A name occurs once in a request: a repeated name goes into a
+/// later one, so that it gets its own answer.
 fn rounds(names: &[&str], is_possible: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
     let mut rounds: Vec<(Vec<usize>, BTreeSet<&str>)> = Vec::new();
     for (at, name) in names.iter().enumerate().filter(|(at, _)| is_possible(*at)) {
-        // Not before a round that has the name already.
+        // After the last round that contains the name.
         let after = rounds.iter().rposition(|(_, taken)| taken.contains(name)).map_or(0, |last| last + 1);
         match rounds[after..].iter_mut().find(|(round, _)| round.len() < MAX_IN_REQUEST) {
             Some((round, taken)) => {

@@ -29,7 +29,7 @@ pub(super) struct PartitionBuffer {
 struct Fill {
     open: Option<OpenBatch>,
     closed: VecDeque<ClosedBatch>,
-    /// Whether the sending task knows that there are batches.
+    /// Whether the partition is listed with the sending task, because it has batches.
     is_listed: bool,
     capacity: usize,
 }
@@ -43,7 +43,7 @@ struct OpenBatch {
     permit: BufferPermit,
 }
 
-/// A batch to which nothing is appended any longer.
+/// A batch to which no more records are appended.
 #[derive(Debug)]
 pub(super) struct ClosedBatch {
     pub(super) builder: BatchBuilder,
@@ -51,14 +51,14 @@ pub(super) struct ClosedBatch {
     pub(super) unended: Unended,
 }
 
-/// What the sending task has to do after a record was appended.
+/// The work of the sending task after a record was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
     /// Nothing.
     Nothing,
-    /// Look at its partitions: a batch was closed.
+    /// Check the listed partitions, because a batch was closed.
     Closed,
-    /// Add the partition to those that it looks at.
+    /// List the partition, because it has its first batch.
     Listed,
 }
 
@@ -144,7 +144,7 @@ impl PartitionBuffer {
         Ok(appended)
     }
 
-    /// Returns when the next batch may be sent, and when it expires; `None` if there is none, and then the next record
+    /// Returns when the next batch may be sent, and when it expires; `None` if there is none: the next record then
     /// lists the partition again.
     pub(super) fn due(&self, now: Instant, linger: Duration, timeout: Duration) -> Option<(Due, Instant)> {
         let mut fill = self.lock();

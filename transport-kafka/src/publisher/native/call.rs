@@ -1,7 +1,7 @@
 //! Calls of `publish`, and the ends of the batches that contain their records.
 //!
-//! A call and a batch share one entry, however many records they have in common: a batch that ends wakes each of its
-//! calls at most once, and a call looks its answers up by the places of its records.
+//! A batch has one entry for each call, regardless of the number of records: when it ends, it wakes each of its calls
+//! at most once. A call looks up its answers by the places of its records.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +14,7 @@ use crate::publisher::buffer_limit::BufferPermit;
 use crate::publisher::gone;
 use crate::wire::producer::Fate;
 
-/// Batch of a record that is in none.
+/// Batch index of a record that is in no batch.
 const NO_BATCH: u32 = u32::MAX;
 
 /// The records of a call that were queued, and their answers.
@@ -34,14 +34,15 @@ struct Places {
     failed: Vec<Error>,
 }
 
-/// Place of a record: its batch of the call, and its position there. For a record in no batch, the position of its error.
+/// Place of a record: the index of its batch in the call, and its position in the batch. For a record in no batch, the
+/// position of its error.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     batch: u32,
     position: u32,
 }
 
-/// A call whose records are being queued; when it is dropped, no more will be.
+/// A call whose records are being queued, until this is dropped.
 #[derive(Debug)]
 pub(super) struct OpenCall(Arc<Call>);
 
@@ -76,7 +77,7 @@ impl Drop for OpenCall {
 }
 
 impl Queueing<'_> {
-    /// Adds a record that is not queued.
+    /// Adds a record that cannot be queued, with its error.
     pub(super) fn fail(&mut self, error: Error) {
         let position = u32::try_from(self.places.failed.len()).unwrap_or(u32::MAX);
         self.places.records.push(Place { batch: NO_BATCH, position });
@@ -203,7 +204,7 @@ impl BatchEnd {
     }
 }
 
-/// Records of a batch that have not ended. If it is dropped, they may or may not be stored.
+/// Records of a batch that have not ended. If this is dropped, they end as indeterminate.
 #[derive(Debug)]
 pub(super) struct Unended {
     end: Arc<BatchEnd>,

@@ -11,7 +11,7 @@ use crate::config::{Compression, KafkaConfig};
 use crate::wire::producer::Payload;
 use crate::wire::records::{BatchBuilder, Codec, NewRecord, Packing, ProducerState, SealedBatch, scan};
 
-/// Codes of batches that a broker refuses because of their size, or because of one of their records.
+/// Error codes of a broker that refuses a batch because of its size, or because of one of its records.
 const TOO_LARGE: [i16; 2] = [10, 18];
 const INVALID: [i16; 2] = [32, 87];
 

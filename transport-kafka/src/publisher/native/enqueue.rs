@@ -47,7 +47,7 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
 }
 
-/// Records of a call, and the time since when they wait.
+/// Records of a call, and the time when they began to wait.
 #[derive(Debug)]
 pub(super) struct Publish {
     records: SharedCall,
@@ -124,8 +124,8 @@ impl Shared {
         }
     }
 
-    /// Queues the records of a call: at once if possible, otherwise by the task. The records that wait are returned, and
-    /// withdrawn when that is dropped.
+    /// Queues the records of a call: at once if possible, otherwise by the task. Returns the records that wait for the
+    /// task; dropping them withdraws them.
     pub(super) fn queue(&self, jobs: &JobQueue<Job>, records: Vec<Record>, call: OpenCall) -> Option<PendingCall> {
         let mut records = records.into_iter();
         let mut state = self.try_turn(jobs);
@@ -155,14 +155,14 @@ impl Shared {
         Some(pending)
     }
 
-    /// Returns the turn, unless another call has it or waits in the job queue by now.
+    /// Locks the state, unless another call has locked it or waits in the job queue.
     fn try_turn(&self, jobs: &JobQueue<Job>) -> Option<MutexGuard<'_, State>> {
         let state = self.state.try_lock().ok()?;
         (jobs.is_idle() && !self.abandoned.load(Ordering::Acquire)).then_some(state)
     }
 
-    /// Queues at most `most` of the next records, and stops at the first that needs a broker, has no room, or is too large.
-    /// Without a `permit` for all of them, each takes its own.
+    /// Queues at most `most` of the next records, and stops at the first that needs a lookup, has no room, or is too
+    /// large. Without a `permit` for all of them, each takes its own.
     fn queue_ready(
         &self,
         state: &mut State,
@@ -194,7 +194,7 @@ impl Shared {
                     None => break,
                 },
             };
-            // Errors and questions to brokers are left to the task.
+            // The task handles errors and lookups.
             let partition = topic.state.partition_now(record, topic.chooser).filter(|_| size <= self.max_record_bytes);
             let buffer = partition.and_then(|partition| topic.buffers.get(partition as usize));
             let Some(buffer) = buffer else { break };
@@ -227,7 +227,7 @@ impl Shared {
     /// ones (P1).
     async fn publish(&self, state: &mut State, Publish { records, call, since }: Publish) {
         let mut records = take(&records).records.into_iter();
-        // For all of the call: records behind a topic that cannot be looked up have waited, too.
+        // One deadline for the whole call: records behind a topic that cannot be looked up have waited, too.
         let deadline = since + self.delivery_timeout;
         let mut missing = HashSet::new();
         while records.len() > 0 {
@@ -239,7 +239,7 @@ impl Shared {
                 self.queue_ready(state, &mut records, count, permit, &call);
             }
             if records.len() < before {
-                // The thread has to send them.
+                // Lets the sending task run on this thread.
                 yield_now().await;
             } else if let Some(record) = records.next() {
                 self.queue_one(state, &record, &call, &mut missing, (since, deadline)).await;
@@ -247,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// Queues a record that needs a broker, has no room, or is refused.
+    /// Queues a record that needs a lookup, has no room, or is refused.
     async fn queue_one(
         &self,
         state: &mut State,
@@ -276,7 +276,7 @@ impl Shared {
         let size = record.size();
         let Some(mut permit) = self.limit.take(size).await else { return call.queueing().fail(closed()) };
         let now = Now::read();
-        // Its age does not matter: the partition was found just now.
+        // The age of the topic does not matter: the partition was found just now.
         let buffers = &mut state.buffers;
         let known = state.partitioning.known(&record.topic).unwrap_or(0).max(partition + 1);
         let buffers = buffers.entry(record.topic.clone()).or_default();
@@ -341,7 +341,7 @@ fn append(
     }
 }
 
-/// Partitions that the sending task has to learn of, at the latest when this is dropped.
+/// Partitions that are listed with the sending task when this is dropped.
 struct Woken<'a> {
     sending: &'a Sending,
     listed: Vec<Arc<PartitionBuffer>>,
@@ -368,7 +368,7 @@ impl Drop for Woken<'_> {
 pub(super) async fn run(shared: Arc<Shared>, mut jobs: mpsc::UnboundedReceiver<Job>, length: Length) {
     while let Some(job) = jobs.recv().await {
         if AssertUnwindSafe(run_job(&shared, job)).catch_unwind().await.is_err() {
-            error!("a publisher thread panicked; records waiting to be queued may or may not be stored; it continues");
+            error!("a publisher thread panicked and continues; records waiting to be queued may or may not be stored");
         }
         length.fetch_sub(1, Ordering::AcqRel);
     }

@@ -2,7 +2,7 @@
 //!
 //! A record passes these parts: `enqueue` chooses its partition, takes capacity and appends it to the batch of its
 //! partition in `buffer`; `sending` takes batches and sends them by the state machine of [`crate::wire::producer`]; and
-//! `call` answers. The publisher has one thread, on which its connections run.
+//! `call` returns the answers. The publisher has one thread, on which its connections run.
 
 mod buffer;
 mod call;

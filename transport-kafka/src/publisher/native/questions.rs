@@ -22,7 +22,7 @@ pub(super) type Found = Vec<(Name, Result<u32>)>;
 pub(super) struct Questions {
     pub(super) leaders: Option<BoxFuture<'static, Result<Found>>>,
     pub(super) identity: Option<BoxFuture<'static, Result<Identity>>>,
-    /// The last identity; partitions that are new get it, too.
+    /// The last identity, which new partitions get as well.
     pub(super) known: Option<Identity>,
     /// Number of requests for an identity, each to the next broker.
     asked: usize,
@@ -30,7 +30,7 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// Creates questions of which none was asked; `known` is the identity that was requested before, if any.
+    /// Creates the state without requests; `known` is the identity that was requested before, if any.
     pub(super) fn new(known: Option<Identity>) -> Self {
         Self { known, ..Self::default() }
     }
@@ -85,7 +85,7 @@ pub(super) async fn first_identity(cluster: &Cluster) -> Result<Option<Identity>
         match identity(cluster, broker).await {
             Ok(identity) => return Ok(Some(identity)),
             Err(error) if error.kind() == ErrorKind::Denied => return Err(error.in_context("open a publisher")),
-            Err(error) => debug!(broker, error = error.report(), "a broker has assigned no producer id"),
+            Err(error) => debug!(broker, error = error.report(), "the broker assigned no producer id"),
         }
     }
     Ok(None)

@@ -26,12 +26,13 @@ use crate::wire::producer::{
 };
 use crate::wire::records::Packing;
 
-/// Requests that wait for a broker's task: more are never in flight.
+/// Capacity of the channel to a broker's task: fewer requests are ever in flight.
 const REQUESTS: usize = 8;
-/// Wake-up of a task that waits for nothing.
+/// Interval of the wake-ups of a task that waits for nothing.
 const IDLE: Duration = Duration::from_secs(60);
-/// Maximum size of the batches of a request, in bytes, but for a single larger one: Java's default.
+/// Maximum size of the batches of a request, in bytes, unless a single batch is larger: Java's default.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
+
 /// The side of the task that the publisher holds.
 #[derive(Debug)]
 pub(super) struct Sending {
@@ -90,7 +91,7 @@ impl Sending {
         Self { news, drains }
     }
 
-    /// Wakes the task, and tells it of these partitions.
+    /// Wakes the task, after listing these partitions.
     pub(super) fn wake(&self, listed: &mut Vec<Arc<PartitionBuffer>>) {
         if !listed.is_empty() {
             match &mut *self.news.lock() {
@@ -132,7 +133,7 @@ struct Task {
     reports: (mpsc::UnboundedSender<Report>, mpsc::UnboundedReceiver<Report>),
     questions: Questions,
     drains: Vec<oneshot::Sender<()>>,
-    /// Whether the publisher exists.
+    /// Whether the publisher still exists.
     is_open: bool,
     /// The cause of the last failure, for the errors of batches that expire.
     failure: Option<Arc<Error>>,
@@ -167,7 +168,7 @@ impl Task {
     /// Runs until the publisher is gone and all batches have ended.
     async fn run(mut self, mut drains: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
         loop {
-            // The program's subscriber to logs may panic. The state is consistent between any two steps.
+            // The program's log subscriber may panic. The state is consistent between any two steps.
             match AssertUnwindSafe(self.step(&mut drains)).catch_unwind().await {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -181,7 +182,7 @@ impl Task {
         self.news.end();
         self.cluster.disconnect().await;
         for drain in self.drains {
-            // It may no longer wait.
+            // The caller may no longer wait.
             let _gone = drain.send(());
         }
     }
@@ -299,7 +300,7 @@ impl Task {
                 let Some(request) = request else { break };
                 let to_send = ToSend::new(request, batches, self.reports.0.clone());
                 let task = self.brokers.entry(broker).or_insert_with(|| start_broker(broker, &self.cluster));
-                // It reports its own loss if the task has ended; the next request gets another task.
+                // If the task has ended, dropping the request reports it as lost. The next one starts another task.
                 if task.try_send(to_send).is_err() {
                     self.brokers.remove(&broker);
                 }
@@ -348,7 +349,7 @@ impl Task {
             }
             Err(error) => {
                 self.questions.pause();
-                self.failed("no broker has assigned a producer id; another one is asked", Arc::new(error));
+                self.failed("the broker assigned no producer id; the next one is asked", Arc::new(error));
             }
         }
     }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-/// Delays of less than this are no trouble.
+/// Shorter delays are not reported.
 const THROTTLED: Duration = Duration::from_millis(100);
-/// The interval of the line.
+/// Minimum time between two reports.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// When a throttled publisher was last reported.

@@ -1,4 +1,4 @@
-//! Questions about topics, asked over the native connections.
+//! Looks up topics over the native connections.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ impl TopicSource for Topics {
         Ok(found.into_iter().filter_map(|(topic, count)| Some((topic, count.ok()?))).collect())
     }
 
-    /// Unknown: batches that a broker refuses as too large are split, in their order.
+    /// Returns `None`: batches that a broker refuses as too large are split, in their order.
     async fn largest_batch(&self, _: &Name) -> Option<usize> {
         None
     }

@@ -135,8 +135,8 @@ impl Cluster {
         Ok(answer)
     }
 
-    /// Requests the leaders of these topics, keeps what is known of others, and returns the number of partitions of each
-    /// topic. Topics that do not exist are [`NotFound`](ErrorKind::NotFound), and are not remembered.
+    /// Requests the leaders of these topics, and returns the number of partitions of each topic. Keeps the metadata of
+    /// other topics. Topics that do not exist are [`NotFound`](ErrorKind::NotFound), and are not remembered.
     ///
     /// # Errors
     /// Those of [`refresh`](Self::refresh).

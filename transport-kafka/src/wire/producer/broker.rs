@@ -73,7 +73,7 @@ pub(crate) enum Report {
         request: u64,
         /// Whether no byte of it was sent.
         unsent: bool,
-        /// The cause, unless a task ended.
+        /// The cause; `None` if the task ended.
         error: Option<Arc<Error>>,
     },
 }
@@ -102,7 +102,7 @@ impl Outcome {
             error: Some(Arc::clone(error.error())),
         };
         self.report(report);
-        tracing::debug!(broker, error = error.error().report(), "batches have no answer; they are sent again");
+        tracing::debug!(broker, error = error.error().report(), "a request has no answer; its batches are sent again");
     }
 }
 

@@ -166,8 +166,8 @@ impl<B: Payload> Partition<B> {
         self.identity.get_or_insert(identity);
     }
 
-    /// Returns the time of the next expiry, or of the end of a delay after `now`: also without batches, because the
-    /// next one may wait for it elsewhere. A repetition that is due waits for something else.
+    /// Returns the time of the next expiry, or of the end of a delay after `now`, also without batches: the next one may
+    /// be held elsewhere until then. A retry that is already due waits for something else.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let expires = self.queue.front().map(|front| front.expires);
         self.retry_at.filter(|retry_at| *retry_at > now).into_iter().chain(expires).min()

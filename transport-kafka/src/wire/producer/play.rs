@@ -10,7 +10,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const SETTINGS: SendSettings = SendSettings { delivery_timeout: TIMEOUT, max_request_bytes: 100 };
 /// The code of a batch that can be split.
 pub(super) const TOO_LARGE: i16 = 10;
-/// Longer than any delay before a repetition.
+/// Longer than any delay before a retry.
 pub(super) const LATER: Duration = Duration::from_secs(2);
 
 /// A batch of one record, with a name and a size.
@@ -85,7 +85,7 @@ impl Play {
         self.queue.answered(request, &(0..8).map(|number| (number, answer)).collect(), self.now)
     }
 
-    /// Sends all that may be sent, and returns the requests' numbers, and the names and sequences.
+    /// Sends all requests that may be sent. Returns their numbers, and the names and sequences of their first batches.
     pub(super) fn send_all(&mut self) -> (Vec<u64>, Vec<(u32, i32)>) {
         let sent = std::iter::from_fn(|| self.send());
         let each = sent.map(|(request, batches)| (request, (batches[0].1, batches[0].3)));

@@ -130,7 +130,7 @@ impl<B: Payload> SendQueue<B> {
         }
     }
 
-    /// Returns the time of the next expiry or repetition after `now`.
+    /// Returns the time of the next expiry or retry after `now`.
     pub(crate) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         self.partitions.iter().filter_map(|partition| partition.wakes_at(now)).min()
     }

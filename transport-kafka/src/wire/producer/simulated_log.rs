@@ -57,7 +57,7 @@ pub(super) struct Entry {
     pub(super) last: VecDeque<(i32, i32, u64)>,
 }
 
-/// A partition.
+/// The log of a partition, with the state of its producers.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) leader: i32,

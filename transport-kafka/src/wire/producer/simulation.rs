@@ -257,7 +257,7 @@ impl World {
     }
 }
 
-/// Plays a seed, and returns the numbers of records by their ends.
+/// Simulates a seed, and returns the number of records by outcome.
 fn play(seed: u64) -> HashMap<&'static str, usize> {
     let mut world = World::new(seed);
     (0..STEPS).for_each(|_| world.step());

@@ -51,7 +51,7 @@ impl Reader {
         (ranges.errors(), ranges.records())
     }
 
-    /// Forgets records that were read before they were wanted: a log has changed.
+    /// Drops records that were read ahead, since a log has changed.
     pub(super) fn forget(&mut self) {
         if let Self::ByPosition(reader) = self {
             reader.forget();

@@ -24,7 +24,7 @@ const BYTES: usize = 4 << 20;
 pub(crate) struct PositionReader {
     log: Arc<dyn LogReader>,
     unreadable: UnreadableRanges,
-    /// The last answer, if more of it was fetched than was wanted: the next section often begins there.
+    /// The last answer, if the caller used only a part of it: the next read often continues there.
     rest: Option<Read>,
 }
 

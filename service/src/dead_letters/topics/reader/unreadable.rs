@@ -6,7 +6,7 @@ use tidings_core::{Error, TopicPartition, Unreadable};
 
 use crate::logs;
 
-/// The ranges that are kept with their causes; further ones are only counted.
+/// Maximum number of ranges that are kept with their causes; further ones are only counted.
 const MAX_RANGES: usize = 100;
 
 /// Ranges of partitions that cannot be read.
@@ -48,12 +48,12 @@ impl UnreadableRanges {
         *counted = next.max(*counted);
     }
 
-    /// Returns the number of their offsets.
+    /// Returns the number of offsets that cannot be read.
     pub(super) fn records(&self) -> u64 {
         self.records
     }
 
-    /// Returns the first ones as errors.
+    /// Returns the kept ranges as errors.
     pub(super) fn errors(&self) -> Vec<Error> {
         let error = |Unreadable { partition, offset, next_offset, error, .. }: &Unreadable| {
             let text = match next_offset.map(|next| next.saturating_sub(1)) {
