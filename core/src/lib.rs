@@ -51,6 +51,7 @@ mod consumer_options;
 mod dead_letter;
 mod delivery;
 pub mod directory;
+mod envelope;
 mod error;
 mod event;
 mod guarantees;
@@ -94,8 +95,9 @@ pub use self::dead_letter::{
     header_names as dead_letter_headers, is_dead_letter_header, is_dead_letter_topic,
 };
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
+pub use self::envelope::{Batch, Caused, Envelope, EnvelopeRef};
 pub use self::error::{BoxError, Error, ErrorKind, Result, error_chain, find_error, report};
-pub use self::event::{Batch, Caused, Envelope, EnvelopeRef, Event, Key, Version};
+pub use self::event::{Event, Key, Version};
 pub use self::guarantees::{Clause, Guarantees};
 pub use self::idempotency::{Claim, EventRef, History, IdempotencyStore, Lease, MIN_LEASE_TTL, ReleasedClaim};
 pub use self::input::{DecodeErrors, EventInput, Input, RawBatch, RawInput};

@@ -178,12 +178,6 @@ impl Headers {
     }
 }
 
-impl Extend<Header> for Headers {
-    fn extend<I: IntoIterator<Item = Header>>(&mut self, headers: I) {
-        self.0.extend(headers);
-    }
-}
-
 impl FromIterator<Header> for Headers {
     fn from_iter<I: IntoIterator<Item = Header>>(headers: I) -> Self {
         Self(headers.into_iter().collect())

@@ -46,6 +46,7 @@ mod router;
 mod run;
 mod service;
 mod service_description;
+mod service_topics;
 mod settings;
 mod signal;
 mod status;

@@ -148,19 +148,9 @@ impl Service {
         &self.options.membership.group
     }
 
-    /// Returns the topic prefix.
-    pub fn topic_prefix(&self) -> &Name {
-        &self.options.topics.prefix
-    }
-
     /// Returns the policy for missing topics.
     pub fn topic_policy(&self) -> &TopicPolicy {
         &self.options.topics.policy
-    }
-
-    /// Returns the topics that the handlers take, with their prefix, sorted.
-    pub fn topics(&self) -> Vec<Name> {
-        self.router.topics(&self.options.topics.prefix)
     }
 
     /// Returns the service's own dead-letter sink; `None` if it uses the transport's.
@@ -288,36 +278,6 @@ impl Service {
     /// Sets the policy for missing topics. Defaults to [`TopicPolicy::Expect`].
     pub fn with_topics(mut self, policy: TopicPolicy) -> Self {
         self.options.topics.policy = policy;
-        self
-    }
-
-    /// Puts `prefix` before all topics, so that one broker can serve several environments.
-    ///
-    /// These are the topics of all events, handled and published, and the topics that are created.
-    ///
-    /// ```
-    /// # use tidings_core::Delivery;
-    /// # use tidings_service::{Router, Service};
-    /// let router = Router::new().on_topic("clicks", async |_: Delivery| {});
-    /// assert_eq!(Service::new("meter", router).with_topic_prefix("staging.").topics(), ["staging.clicks"]);
-    /// ```
-    pub fn with_topic_prefix(mut self, prefix: impl Into<Name>) -> Self {
-        self.options.topics.prefix = prefix.into();
-        self
-    }
-
-    /// Sets the format in which events that handlers return or publish are written. Default: that of the codec of their
-    /// type. Reading does not depend on it: a service reads records of every format.
-    ///
-    /// ```
-    /// # use tidings_core::{Delivery, codec::EventFormat};
-    /// # use tidings_service::{Router, Service};
-    /// # let router = Router::new().on_topic("clicks", async |_: Delivery| {});
-    /// // The feature `cloudevents` adds other formats.
-    /// let service = Service::new("meter", router).with_event_format(EventFormat::OfEvent);
-    /// ```
-    pub fn with_event_format(mut self, format: EventFormat) -> Self {
-        self.options.topics.event_format = format;
         self
     }
 

@@ -99,15 +99,18 @@ impl Codec for CloudEvents {
     fn encode<E: Event>(envelope: EnvelopeRef<'_, E>, headers: &mut Headers) -> Result<Bytes> {
         let write = Write::of(envelope)?;
         let value = json::write_payload(envelope.payload)?;
-        headers.push(Header::new(SPEC_VERSION_HEADER, SPEC_VERSION));
-        headers.push(Header::new("ce_id", write.id.into_owned()));
-        headers.push(Header::new("ce_source", write.source.to_owned()));
-        headers.push(Header::new("ce_type", E::TYPE));
-        headers.extend(write.time.map(|time| Header::new("ce_time", time.into_owned())));
-        headers.extend(write.version.map(|version| Header::new("ce_dataversion", version.into_owned())));
-        headers
-            .extend(write.others.iter().map(|(name, value)| Header::new(format!("{PREFIX}{name}"), value.to_string())));
-        headers.extend(write.content_type.map(|name| Header::new(headers::CONTENT_TYPE, name.to_owned())));
+        let own = [
+            Some(Header::new(SPEC_VERSION_HEADER, SPEC_VERSION)),
+            Some(Header::new("ce_id", write.id.into_owned())),
+            Some(Header::new("ce_source", write.source.to_owned())),
+            Some(Header::new("ce_type", E::TYPE)),
+            write.time.map(|time| Header::new("ce_time", time.into_owned())),
+            write.version.map(|version| Header::new("ce_dataversion", version.into_owned())),
+        ];
+        let other = |(name, value): (&str, &AttributeValue)| Header::new(format!("{PREFIX}{name}"), value.to_string());
+        let content_type = write.content_type.map(|name| Header::new(headers::CONTENT_TYPE, name.to_owned()));
+        let all = own.into_iter().flatten().chain(write.others.iter().map(other)).chain(content_type);
+        all.for_each(|header| headers.push(header));
         Ok(value.into())
     }
 
