@@ -13,8 +13,10 @@ use crate::wire::records::{BatchBuilder, NewRecord, RecordTooLarge};
 
 /// Maximum size of the encoding of a header, in addition to its name and value.
 const HEADER_BYTES: usize = 10;
-/// Initial memory of the first batch of a partition; later batches start with the size of the last one.
+/// Initial memory of the first batch of a partition; later batches start with the size of the last ones.
 const FIRST_CAPACITY: usize = 1 << 10;
+/// Number of stored batches after which the size of batches, lowered before, is doubled.
+const RAISED_AFTER: usize = 1_000;
 
 /// The waiting batches of a partition.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(super) struct PartitionBuffer {
     pub(super) at: TopicPartition,
     /// Size at which a batch is closed, in bytes. Lowered when a broker refuses a batch as too large.
     batch_bytes: AtomicUsize,
+    max_batch_bytes: usize,
+    /// Number of batches that were stored since the size was last changed.
+    stored: AtomicUsize,
     fill: Mutex<Fill>,
 }
 
@@ -79,6 +84,8 @@ impl PartitionBuffer {
         Self {
             at: TopicPartition::new(topic, partition),
             batch_bytes: AtomicUsize::new(batch_bytes),
+            max_batch_bytes: batch_bytes,
+            stored: AtomicUsize::new(0),
             fill: Mutex::new(fill),
         }
     }
@@ -90,6 +97,17 @@ impl PartitionBuffer {
     /// Lowers the size of batches after a broker refused one of `refused` bytes.
     pub(super) fn lower_batch_bytes(&self, refused: usize) {
         self.batch_bytes.fetch_min((refused / 2).max(1), Ordering::Relaxed);
+        self.stored.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts a stored batch. After many of them, the size of batches is doubled again: the limit of the topic may have
+    /// been raised, or a single record may have been too large. Called by the sending task only.
+    pub(super) fn note_stored(&self) {
+        let batch_bytes = self.batch_bytes.load(Ordering::Relaxed);
+        if batch_bytes < self.max_batch_bytes && self.stored.fetch_add(1, Ordering::Relaxed) + 1 >= RAISED_AFTER {
+            self.batch_bytes.store(batch_bytes.saturating_mul(2).min(self.max_batch_bytes), Ordering::Relaxed);
+            self.stored.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Appends a record of this [size](tidings_core::Record::size), and takes its share of `permit`.
@@ -186,7 +204,8 @@ impl PartitionBuffer {
 impl Fill {
     fn close(&mut self) {
         let Some(OpenBatch { builder, opened_at, end, calls, permit }) = self.open.take() else { return };
-        self.capacity = builder.size().max(FIRST_CAPACITY);
+        // After a burst, it falls with each batch.
+        self.capacity = builder.size().max(self.capacity.midpoint(builder.size())).max(FIRST_CAPACITY);
         let unended = Unended::new(end, builder.count(), calls, permit);
         self.closed.push_back(ClosedBatch { builder, opened_at, unended });
     }
@@ -196,5 +215,27 @@ impl Drop for Fill {
     fn drop(&mut self) {
         // Ends the records of an open batch, too.
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(buffer: &PartitionBuffer) -> usize {
+        buffer.batch_bytes.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn the_size_of_batches_is_raised_again_after_many_were_stored() {
+        let buffer = PartitionBuffer::new("t".into(), 0, 1_500);
+        buffer.lower_batch_bytes(1_000);
+        assert_eq!(size(&buffer), 500);
+        (1..RAISED_AFTER).for_each(|_| buffer.note_stored());
+        assert_eq!(size(&buffer), 500);
+        buffer.note_stored();
+        assert_eq!(size(&buffer), 1_000);
+        (0..RAISED_AFTER * 3).for_each(|_| buffer.note_stored());
+        assert_eq!(size(&buffer), 1_500, "as configured");
     }
 }

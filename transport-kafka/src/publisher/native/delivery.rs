@@ -70,6 +70,9 @@ impl Delivery {
 
     /// Ends the records.
     pub(super) fn end(self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Stored(_)) {
+            self.buffer.note_stored();
+        }
         self.unended.end(outcome);
     }
 

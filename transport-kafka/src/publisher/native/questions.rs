@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tidings_core::{ErrorKind, Name, Result};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::wire::cluster::Cluster;
@@ -76,11 +76,16 @@ pub(super) async fn next<T>(asked: &mut Option<BoxFuture<'static, Result<T>>>) -
     }
 }
 
-/// Requests an identity from any broker; `None` if none assigns one now.
+/// Requests an identity from one broker after another; `None` if none assigns one within `connect_timeout`.
 ///
 /// # Errors
 /// [`Denied`](ErrorKind::Denied), if the right to publish is missing.
 pub(super) async fn first_identity(cluster: &Cluster) -> Result<Option<Identity>> {
+    // It is requested again when it is needed.
+    timeout(cluster.config().connect_timeout, ask_all(cluster)).await.unwrap_or(Ok(None))
+}
+
+async fn ask_all(cluster: &Cluster) -> Result<Option<Identity>> {
     for broker in cluster.brokers() {
         match identity(cluster, broker).await {
             Ok(identity) => return Ok(Some(identity)),
