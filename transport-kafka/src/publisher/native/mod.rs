@@ -9,6 +9,7 @@ mod call;
 mod delivery;
 mod enqueue;
 mod missing;
+mod news;
 mod questions;
 mod sending;
 mod throttle;

@@ -3,20 +3,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
-use tidings_core::{Error, ErrorKind, Name, Result, TopicPartition};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tidings_core::{Error, Name, Result, TopicPartition};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error};
 
 use super::buffer::{Due, PartitionBuffer};
-use super::call::{Outcome, outcome_of, outcome_of_missing};
+use super::call::{outcome_of, outcome_of_missing};
 use super::delivery::{Delivery, packing};
 use super::missing::Missing;
+use super::news::News;
 use super::questions::{Found, Questions, next};
 use super::throttle::Throttle;
 use crate::dedicated_runtime::DedicatedRuntime;
@@ -41,44 +42,6 @@ pub(super) struct Sending {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
-/// Partitions that have batches, and that the task has yet to look at.
-#[derive(Debug)]
-struct News {
-    /// `None` once the task has ended.
-    listed: Mutex<Option<Vec<Arc<PartitionBuffer>>>>,
-    any: Notify,
-}
-
-impl Default for News {
-    fn default() -> Self {
-        Self { listed: Mutex::new(Some(Vec::new())), any: Notify::new() }
-    }
-}
-
-impl News {
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<PartitionBuffer>>>> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the partitions that were added since.
-    fn take(&self) -> Vec<Arc<PartitionBuffer>> {
-        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Ends the batches of the partitions that the task has not seen, and of those that are added later.
-    fn end(&self) {
-        let unseen = self.lock().take().unwrap_or_default();
-        unseen.iter().for_each(|buffer| refuse(buffer));
-    }
-}
-
-/// Ends the batches of a partition, because the task has ended.
-fn refuse(buffer: &PartitionBuffer) {
-    for batch in buffer.take_all() {
-        batch.unended.end(Outcome::Failed(ErrorKind::Closed, "the publisher is closed".into()));
-    }
-}
-
 impl Sending {
     /// Starts the task on the current runtime, which it keeps until all batches have ended.
     pub(super) fn start(cluster: Cluster, first: Option<Identity>, runtime: DedicatedRuntime) -> Self {
@@ -93,13 +56,7 @@ impl Sending {
 
     /// Wakes the task, after listing these partitions.
     pub(super) fn wake(&self, listed: &mut Vec<Arc<PartitionBuffer>>) {
-        if !listed.is_empty() {
-            match &mut *self.news.lock() {
-                Some(news) => news.append(listed),
-                None => return listed.drain(..).for_each(|buffer| refuse(&buffer)),
-            }
-        }
-        self.news.any.notify_one();
+        self.news.add(listed);
     }
 
     /// Sends all batches without their linger, and waits until they and the task have ended. Records that are queued
@@ -118,6 +75,8 @@ struct Partition {
     /// Whether batches wait in its buffer.
     has_batches: bool,
     missing: Missing,
+    /// The cause of the last failure of a request with its batches, for the errors of those that expire.
+    failure: Option<Arc<Error>>,
 }
 
 struct Task {
@@ -135,7 +94,7 @@ struct Task {
     drains: Vec<oneshot::Sender<()>>,
     /// Whether the publisher still exists.
     is_open: bool,
-    /// The cause of the last failure, for the errors of batches that expire.
+    /// The cause of the last failure of another request, for the errors of batches that expire.
     failure: Option<Arc<Error>>,
     throttle: Throttle,
 }
@@ -205,7 +164,7 @@ impl Task {
         let Questions { leaders, identity, .. } = &mut self.questions;
         tokio::select! {
             Some(report) = self.reports.1.recv() => self.report(report),
-            () = self.news.any.notified() => {}
+            () = self.news.any() => {}
             drain = drains.recv(), if self.is_open => match drain {
                 Some(drain) => self.drains.push(drain),
                 None => self.is_open = false,
@@ -240,7 +199,12 @@ impl Task {
         if let Some(identity) = self.questions.known {
             self.queue.set_identity_of(number, identity);
         }
-        self.partitions.push(Partition { buffer: Arc::clone(buffer), has_batches: false, missing: Missing::default() });
+        self.partitions.push(Partition {
+            buffer: Arc::clone(buffer),
+            has_batches: false,
+            missing: Missing::default(),
+            failure: None,
+        });
         self.numbers.insert(buffer.at.clone(), number);
         number
     }
@@ -365,6 +329,7 @@ impl Task {
             Report::Answered { request, answers, throttle } => {
                 let number = |(at, answer): (TopicPartition, Answer)| Some((*self.numbers.get(&at)?, answer));
                 let answers = answers.into_iter().filter_map(number).collect();
+                self.note_failure(request, None);
                 let ended = self.queue.answered(request, &answers, now);
                 if ended.iter().any(|ended| matches!(ended.fate, Fate::Stored(_))) {
                     self.failure = None;
@@ -373,16 +338,28 @@ impl Task {
                 self.throttle.note(throttle, now);
             }
             Report::Lost { request, unsent, error } => {
-                self.failure = error.or(self.failure.take());
+                if error.is_some() {
+                    self.note_failure(request, error);
+                }
                 let ended = self.queue.lost(request, unsent, now);
                 self.end(ended);
             }
         }
     }
 
+    /// Records why the partitions of a request have no answer, or that they have one.
+    fn note_failure(&mut self, request: u64, error: Option<Arc<Error>>) {
+        for number in self.queue.partitions_of(request) {
+            if let Some(partition) = self.partitions.get_mut(*number) {
+                partition.failure.clone_from(&error);
+            }
+        }
+    }
+
     fn end(&self, ended: Vec<Completion<Delivery>>) {
-        for Completion { payload, fate, .. } in ended {
-            payload.end(outcome_of(fate, self.failure.as_deref()));
+        for Completion { partition, payload, fate } in ended {
+            let own = self.partitions.get(partition).and_then(|partition| partition.failure.as_deref());
+            payload.end(outcome_of(fate, own.or(self.failure.as_deref())));
         }
     }
 }

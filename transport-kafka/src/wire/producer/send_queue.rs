@@ -165,6 +165,11 @@ impl<B: Payload> SendQueue<B> {
         Some(request)
     }
 
+    /// Returns the partitions of a request without an answer.
+    pub(crate) fn partitions_of(&self, request: u64) -> &[usize] {
+        self.requests.get(&request).map(|sent| sent.partitions.as_slice()).unwrap_or_default()
+    }
+
     /// Records the answers to a request, and returns the batches that end. A batch without an answer is open.
     pub(crate) fn answered(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tidings_core::{Position, Record};
+use tidings_core::{ErrorKind, Position, Record};
 use tokio::time::{Instant, advance, timeout};
 
 use super::*;
@@ -48,13 +48,17 @@ impl Play {
 
     /// Queues a record that has waited since `opened_at`.
     fn publish(&self, opened_at: Instant) -> Arc<Call> {
+        self.publish_to(&self.buffer, opened_at)
+    }
+
+    fn publish_to(&self, buffer: &Arc<PartitionBuffer>, opened_at: Instant) -> Arc<Call> {
         let (open, permit) = (OpenCall::new(1), self.limit.try_take_all(1, 10));
         let record = Record::new("t", "v");
         let record = NewRecord::of(&record, 0);
         let mut permit = permit.expect("capacity");
-        let appended = self.buffer.append(&record, 10, opened_at.into_std(), &mut permit, &mut open.queueing());
+        let appended = buffer.append(&record, 10, opened_at.into_std(), &mut permit, &mut open.queueing());
         if appended.expect("a batch") == Appended::Listed {
-            self.sending.wake(&mut vec![Arc::clone(&self.buffer)]);
+            self.sending.wake(&mut vec![Arc::clone(buffer)]);
         }
         open.call()
     }
@@ -156,4 +160,24 @@ async fn a_sent_record_of_a_topic_that_is_gone_may_be_stored() {
     task.report(report);
     let ended = looked_up(&mut task, &call, Err(ErrorKind::NotFound)).await;
     assert_eq!(ended, (Err(ErrorKind::Indeterminate), Duration::from_secs(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_refuses_the_credentials_is_no_cause_for_the_records_of_another() {
+    let (play, mut task, _drained) = Play::new();
+    let other = Arc::new(PartitionBuffer::new("t".into(), 1, 1 << 10));
+    let number = task.number(&other);
+    task.queue.set_leader(number, Some(BROKER + 1));
+    let calls = [play.publish(Instant::now()), play.publish_to(&other, Instant::now())];
+    task.add_listed();
+    task.send_all(Instant::now().into_std());
+    for (request, kind) in [(2, ErrorKind::Unavailable), (1, ErrorKind::Denied)] {
+        let error = Some(Arc::new(Error::new(kind, "refused")));
+        task.report(Report::Lost { request, unsent: true, error });
+    }
+    advance(Duration::from_secs(31)).await;
+    let expired = task.queue.expire(Instant::now().into_std());
+    task.end(expired);
+    assert_eq!(ended(&calls[0]).await, Err(ErrorKind::Denied));
+    assert_eq!(ended(&calls[1]).await, Err(ErrorKind::Unavailable));
 }
