@@ -21,5 +21,5 @@ pub use tidings_core::{
     BrokerDescription, Cleanup, Cluster, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource,
     CreatePartitionsOptions, Difference, EnsureReport, GroupDescription, GroupHealth, GroupState, Health, Inspection,
     LogDir, MemberDescription, PartitionDescription, PartitionLag, PartitionReset, ResetOffsetsOptions, ResetTo,
-    TopicDescription, ensure_topics, inspect, is_sensitive_config,
+    TopicDescription, ensure_topics, ensure_topics_alone, inspect, is_sensitive_config,
 };

@@ -13,6 +13,6 @@
 //! ```
 
 pub use tidings_core::{
-    Header, Headers, Name, Position, RecordBatch, StoredRecord, Timestamp, TopicPartition, TraceContext, TraceParent,
-    headers, partition_for,
+    Header, Headers, Name, Position, RecordBatch, RetryRecord, StoredRecord, Timestamp, TopicPartition, TraceContext,
+    TraceParent, headers, partition_for,
 };

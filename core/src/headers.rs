@@ -39,6 +39,35 @@ pub const REDRIVE_TOPIC: &str = "redrive-topic";
 /// A redrive finds by it whether an interrupted one has published the letter.
 pub const REDRIVE_LETTER: &str = "redrive-letter";
 
+/// On a record of a retry topic: the time at which it is due, in milliseconds, by the clock of the service that
+/// forwarded it.
+pub const RETRY_DUE: &str = "retry-due";
+/// On a record of a retry topic: the number of attempts so far.
+pub const RETRY_ATTEMPT: &str = "retry-attempt";
+/// On a record of a retry topic: the time at which it was first forwarded, in
+/// milliseconds.
+pub const RETRY_FIRST_FAILED_AT: &str = "retry-first-failed-at";
+/// On a record of a retry topic: the service that forwarded it; others skip it.
+pub const RETRY_SERVICE: &str = "retry-service";
+/// On a record of a retry topic: the handler that failed.
+pub const RETRY_HANDLER: &str = "retry-handler";
+/// On a record of a retry topic: the kind of the last error.
+pub const RETRY_ERROR_KIND: &str = "retry-error-kind";
+/// On a record of a retry topic: the last error.
+pub const RETRY_ERROR: &str = "retry-error";
+/// On a record of a retry topic: the topic that the record comes from.
+pub const RETRY_ORIGINAL_TOPIC: &str = "retry-original-topic";
+/// On a record of a retry topic: the partition of the original topic, decimal.
+pub const RETRY_ORIGINAL_PARTITION: &str = "retry-original-partition";
+/// On a record of a retry topic: the offset in that partition, decimal.
+pub const RETRY_ORIGINAL_OFFSET: &str = "retry-original-offset";
+/// On a record of a retry topic: the original timestamp in milliseconds, decimal.
+pub const RETRY_ORIGINAL_TIMESTAMP: &str = "retry-original-timestamp";
+/// On a record of a retry topic: all headers of the original, packed into one, where there are more than
+/// [`MAX_PLAIN_HEADERS`](crate::MAX_PLAIN_HEADERS); encoded as
+/// [those of a dead letter](crate::dead_letter_headers::ORIGINAL_HEADERS).
+pub const RETRY_ORIGINAL_HEADERS: &str = "retry-original-headers";
+
 /// Headers from which readers take the envelope, the trace and the flow.
 const ENVELOPE: [&str; 9] =
     [EVENT_ID, EVENT_TYPE, TIMESTAMP, SOURCE, VERSION, CONTENT_TYPE, TRACEPARENT, CORRELATION_ID, CAUSATION_ID];

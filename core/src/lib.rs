@@ -19,7 +19,7 @@
 //!   headers, timestamp.
 //! - **name**: the text of a topic, an event type, a service or a handler ([`Name`]).
 //! - **delivery**: records handed to a handler once, with their **attempt** ([`Delivery`]).
-//! - **settle**: to finish a delivery: handled, duplicate, skipped, or safely dead-lettered.
+//! - **settle**: to finish a delivery: handled, duplicate, skipped, forwarded, or safely dead-lettered.
 //! - **commit**: to store the next offset to read at the broker ([`Commit`]).
 //! - **assignment**: the ownership of a partition by a member, under an **epoch** that grows ([`Assignment`]).
 //! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition
@@ -31,9 +31,9 @@
 //!   ([`LogReader`]).
 //! - **ACL**: an entry that allows or denies a principal an operation on a resource ([`Acl`]).
 //! - **trace context**: the trace and span of a record, in the headers that the W3C names ([`TraceContext`]).
-//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write
-//!   it, to **redrive** is to publish it to its topic again, to **discard** is to close it otherwise, to **park** is
-//!   to set it aside ([`Resolution`]).
+//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it, to
+//!   **redrive** to publish it to its topic again, to **discard** to close it otherwise, to **park** to set it aside
+//!   ([`Resolution`]). **retry topic**: where a record waits for another attempt; to **forward** is to publish it there.
 //! - **audit record**, **chain**, **audit sink**: a record of a change, the numbered and hashed sequence that a writer
 //!   links it into, and the store of it ([`audit`]).
 //! - **directory**: where running instances of services keep a record of themselves ([`directory`](mod@directory)).
@@ -68,6 +68,7 @@ mod publish_options;
 mod publisher;
 mod record;
 mod record_batch;
+mod retry_record;
 mod secret;
 pub mod settings;
 mod topology;
@@ -116,8 +117,9 @@ pub use self::publisher::Begun;
 pub use self::publisher::{Publisher, PublisherExt};
 pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestamp};
 pub use self::record_batch::RecordBatch;
+pub use self::retry_record::RetryRecord;
 pub use self::secret::Secret;
-pub use self::topology::{DEAD_LETTER_ROOM, Difference, EnsureReport, ensure_topics};
+pub use self::topology::{DEAD_LETTER_ROOM, Difference, EnsureReport, ensure_topics, ensure_topics_alone};
 pub use self::trace::{TraceContext, TraceParent};
 pub use self::transport::Transport;
 

@@ -85,6 +85,24 @@ pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<Ensure
     Ok(report)
 }
 
+/// Creates the missing ones of `topics` as [`ensure_topics`] does, without dead-letter topics: for topics whose records
+/// are dead-lettered as those of another topic, such as retry topics.
+///
+/// # Errors
+/// [`Invalid`](ErrorKind::Invalid), before anything is created, for an invalid topic name; otherwise those of
+/// [`ensure_topics`].
+///
+/// # Cancel safety
+/// Dropping the future may leave some of the topics created. Call it again.
+pub async fn ensure_topics_alone(admin: &dyn Admin, topics: &[Topic]) -> Result<EnsureReport> {
+    topics.iter().try_for_each(|topic| check_topic_name(&topic.name))?;
+    let mut report = EnsureReport::default();
+    for topic in topics {
+        ensure_one(admin, topic, &mut report).await?;
+    }
+    Ok(report)
+}
+
 /// Checks a topic's name, and those of its dead-letter topic and its states if it gets them.
 fn check_names(topic: &Topic) -> Result<()> {
     check_topic_name(&topic.name)?;

@@ -2,7 +2,7 @@
 
 mod lease;
 mod letter;
-mod packed;
+pub(crate) mod packed;
 mod query;
 mod redrive;
 mod state;

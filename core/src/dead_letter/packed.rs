@@ -8,7 +8,7 @@ use crate::{Header, Headers};
 ///
 /// Each is encoded as the name's length, the name, the value's length plus one (zero for null), and the value.
 /// Lengths are unsigned LEB128, so that the result takes no more bytes than the headers do in a Kafka record.
-pub(super) fn pack(headers: &Headers) -> Bytes {
+pub(crate) fn pack(headers: &Headers) -> Bytes {
     let mut packed = BytesMut::with_capacity(headers.size() + 4 * headers.len());
     for Header { name, value } in headers {
         put_length(&mut packed, name.len());
@@ -20,7 +20,7 @@ pub(super) fn pack(headers: &Headers) -> Bytes {
 }
 
 /// Unpacks headers; `None` for any other bytes. Names and values are slices of `packed`.
-pub(super) fn unpack(mut packed: Bytes) -> Option<Headers> {
+pub(crate) fn unpack(mut packed: Bytes) -> Option<Headers> {
     let mut headers = Headers::new();
     while !packed.is_empty() {
         let name = take(&mut packed)?;
