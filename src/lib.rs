@@ -65,4 +65,6 @@ mod guides {
     struct Deployment;
     #[doc = include_str!("../docs/guides/from-memory-to-kafka.md")]
     struct Kafka;
+    #[doc = include_str!("../docs/guides/retry-topics.md")]
+    struct RetryTopics;
 }

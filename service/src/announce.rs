@@ -155,7 +155,7 @@ fn digest(options: &Options) -> String {
         (
             (&membership.group, membership.session_timeout, membership.revocation_deadline),
             (claims.store.is_some(), &claims.scope, claims.scope_per_topic, claims.lease_ttl),
-            (failures.retry, failures.unknown, &failures.breaker, failures.dead_letters.is_some()),
+            (&failures.retry, failures.unknown, &failures.breaker, failures.dead_letters.is_some()),
             (topics, flow, shutdown_timeout, stall_after),
         )
     );

@@ -52,6 +52,8 @@ lines! {
             is handled again when its partition moves here; use a shared store if there are several instances" (service);
         LettersNotShared WARN "the dead-letter store belongs to this process: each instance keeps the letters of its own \
             deliveries; use a shared store or the dead-letter topics if there are several instances" (service);
+        RetryTopics INFO "records that use up their retries wait in retry topics: later records of their keys are handled \
+            meanwhile, so the order of a failing key is given up" (service, delays);
         TopicDiffers WARN "the topic differs from its configuration and is left unchanged" (topic, what, wanted, found);
         Paused INFO "paused by an operator: no delivery starts" (service);
         Resumed INFO "resumed by an operator" (service);

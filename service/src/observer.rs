@@ -81,6 +81,9 @@ pub enum RecordOutcome {
     Retried,
     /// The record was written to the dead-letter topic.
     DeadLettered,
+    /// The record was forwarded to a retry topic, where it waits for its next attempt. Its later outcomes are observed
+    /// under the same origin and offset.
+    Forwarded,
 }
 
 impl RecordOutcome {
@@ -96,6 +99,7 @@ impl RecordOutcome {
             Self::Skipped => "skipped",
             Self::Retried => "retried",
             Self::DeadLettered => "dead-lettered",
+            Self::Forwarded => "forwarded",
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Retry policy: when a failed delivery is retried, and when it is dead-lettered.
 //!
-//! Retries happen in place: the record keeps its position, later records of its key wait, and other keys go on. Only a
-//! failure of the record counts; an error of the infrastructure ([`unavailable`](tidings_core::unavailable)) is
-//! repeated without limit and uses up no retry.
+//! Retries happen in place: the record keeps its position, later records of its key wait, and other keys go on. A record
+//! that fails longer can wait in [retry topics](Retry::then_topics), where it holds nothing. Only a failure of the record
+//! counts; an error of the infrastructure ([`unavailable`](tidings_core::unavailable)) is repeated without limit and
+//! uses up no retry.
 
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ impl Retry {
 
     /// The default of [`Retry::max_retries`].
     pub const DEFAULT_MAX_RETRIES: u32 = 3;
+
+    /// The maximum number of [retry topics](Retry::then_topics) of each topic.
+    pub const MAX_TOPICS: usize = 16;
 }
 
 /// Exponential backoff with full jitter: retry `n` waits a random time between 0 and `base * 2^(n-1)`, capped at `cap`.
@@ -49,7 +53,7 @@ impl Retry {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
     /// The longest wait before the first retry. Defaults to [`Retry::DEFAULT_BASE`].
@@ -60,6 +64,11 @@ pub struct Retry {
     pub max_retries: u32,
     /// Whether the wait is random; without jitter it is the longest one, so that tests can rely on it.
     pub jitter: bool,
+    /// The delays of the retry topics, in their order; see [`then_topics`](Retry::then_topics). Defaults to none.
+    pub topics: Vec<Duration>,
+    /// The time that a record waits longer in a retry topic, because the clocks of the hosts differ by up to this much.
+    /// Defaults to zero.
+    pub max_clock_skew: Duration,
 }
 
 impl Default for Retry {
@@ -71,7 +80,14 @@ impl Default for Retry {
 impl Retry {
     /// Creates a policy with waits of up to `base`, twice that, four times that and so on.
     pub const fn exponential(base: Duration) -> Self {
-        Self { base, cap: Retry::DEFAULT_CAP, max_retries: Retry::DEFAULT_MAX_RETRIES, jitter: true }
+        Self {
+            base,
+            cap: Retry::DEFAULT_CAP,
+            max_retries: Retry::DEFAULT_MAX_RETRIES,
+            jitter: true,
+            topics: Vec::new(),
+            max_clock_skew: Duration::ZERO,
+        }
     }
 
     /// Creates a policy without retries: the first failure is final.
@@ -97,6 +113,57 @@ impl Retry {
     #[must_use]
     pub const fn without_jitter(mut self) -> Self {
         self.jitter = false;
+        self
+    }
+
+    /// Lets a record that failed all its retries wait in retry topics, one after the other, each with one more attempt
+    /// after its delay. After the last one it is dead-lettered.
+    ///
+    /// Meanwhile the record holds neither its key nor the committed offset: later records of its key are handled before
+    /// it, so the order of a failing key is given up. The topic of a delay is `<topic>-retry-<service>-<delay>`, such as
+    /// `orders-retry-billing-30s`; [`Service::retry_topics`](crate::Service::retry_topics) returns all of them. The
+    /// service creates them by its [`TopicPolicy::Create`](crate::TopicPolicy::Create).
+    ///
+    /// A record runs once the clock of the service that reads it has passed its due time, and
+    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition; never before. A failure that is
+    /// [rejected](tidings_core::reject), or that cannot be decoded, is dead-lettered at once.
+    ///
+    /// `start` refuses a delay below 1 ms, equal delays, more than [`Retry::MAX_TOPICS`], and impossible names.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use tidings_core::{BoxError, Delivery, PublisherExt, Record, Transport};
+    /// # use tidings_memory::MemoryTransport;
+    /// use tidings_service::{Retry, Router, Service};
+    /// async fn bill(delivery: Delivery) -> Result<(), BoxError> {
+    ///     if delivery.attempt() < 3 { Err("the ledger is closed".into()) } else { Ok(()) }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> tidings_core::Result<()> {
+    /// let retry = Retry::exponential(Duration::ZERO).with_max_retries(1).then_topics([Duration::from_secs(30)]);
+    /// let transport = MemoryTransport::new();
+    /// let router = Router::new().on_topic("orders", bill);
+    /// let service = Service::new("billing", router).with_retry(retry).start(&transport).await?;
+    ///
+    /// transport.publisher().await?.publish_one(Record::new("orders", "o1")).await?;
+    /// service.caught_up().await?;
+    /// assert_eq!(service.snapshot().waiting(), 1);
+    /// tokio::time::sleep(Duration::from_secs(30)).await;
+    /// service.caught_up().await?;
+    /// assert_eq!((service.snapshot().waiting(), service.snapshot().totals().handled), (0, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn then_topics(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
+        self.topics = delays.into_iter().collect();
+        self
+    }
+
+    /// Sets by how much the clocks of the service's hosts may differ: records of retry topics wait longer by as much.
+    #[must_use]
+    pub const fn with_max_clock_skew(mut self, skew: Duration) -> Self {
+        self.max_clock_skew = skew;
         self
     }
 

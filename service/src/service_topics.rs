@@ -3,6 +3,7 @@
 use tidings_core::Name;
 use tidings_core::codec::EventFormat;
 
+use crate::engine::retry_topic_names;
 use crate::service::Service;
 
 impl Service {
@@ -14,6 +15,13 @@ impl Service {
     /// Returns the topics that the handlers take, with their prefix, sorted.
     pub fn topics(&self) -> Vec<Name> {
         self.router.topics(&self.options.topics.prefix)
+    }
+
+    /// Returns the [retry topics](crate::Retry::then_topics) of all topics, with their prefix, in the order of the delays,
+    /// then those that are [only read](crate::Retry::with_former_topics); empty if the policy has none. `start` checks
+    /// the names.
+    pub fn retry_topics(&self) -> Vec<Name> {
+        retry_topic_names(&self.name, &self.topics(), &self.options.failures.retry)
     }
 
     /// Puts `prefix` before all topics, so that one broker can serve several environments.

@@ -112,6 +112,8 @@ pub struct PartitionStatus {
     pub end: u64,
     /// The number of records that are fetched and not settled.
     pub in_flight: usize,
+    /// The number of offsets of a retry topic that wait until they are due; they are no lag.
+    pub waiting: u64,
     /// The reasons why the partition is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
     /// The holds that block the partition until they are resolved or [skipped](crate::ServiceHandle::skip), by offset;
@@ -197,7 +199,7 @@ pub struct Sought {
 impl PartitionStatus {
     /// Returns the lag: the number of offsets that are not settled.
     pub fn lag(&self) -> u64 {
-        self.end.max(self.position).saturating_sub(self.settled)
+        self.end.max(self.position).saturating_sub(self.settled).saturating_sub(self.waiting)
     }
 }
 
@@ -223,10 +225,12 @@ pub enum PauseReason {
     Store,
     /// A dead letter could not be written.
     DeadLetters,
-    /// A returned event could not be published.
+    /// A returned event, or a record for a retry topic, could not be published.
     Publisher,
     /// The next records cannot be read: see [`PartitionStatus::held`].
     Unreadable,
+    /// The next record of a retry topic is not due yet.
+    Waiting,
 }
 
 impl PauseReason {
@@ -242,12 +246,13 @@ impl PauseReason {
             Self::DeadLetters => "dead-letters",
             Self::Publisher => "publisher",
             Self::Unreadable => "unreadable",
+            Self::Waiting => "waiting",
         }
     }
 
     /// Returns whether it is part of the normal flow, and no trouble.
     pub(crate) fn is_flow_control(self) -> bool {
-        matches!(self, Self::Bytes | Self::Span | Self::Starting)
+        matches!(self, Self::Bytes | Self::Span | Self::Starting | Self::Waiting)
     }
 
     /// Returns whether a bound of what is in flight is reached.
@@ -266,8 +271,9 @@ impl fmt::Display for PauseReason {
             Self::Handler => "a handler reported that a dependency is unavailable",
             Self::Store => "the idempotency store is unavailable",
             Self::DeadLetters => "a dead letter could not be written",
-            Self::Publisher => "a returned event could not be published",
+            Self::Publisher => "a returned event, or a record for a retry topic, could not be published",
             Self::Unreadable => "its next records cannot be read",
+            Self::Waiting => "its next record is not due yet",
         })
     }
 }
@@ -286,6 +292,8 @@ pub struct Totals {
     pub retried: u64,
     /// Dead-lettered records.
     pub dead_lettered: u64,
+    /// Records forwarded to a retry topic, each time that they are.
+    pub forwarded: u64,
 }
 
 impl Totals {
@@ -295,6 +303,7 @@ impl Totals {
         self.skipped += other.skipped;
         self.retried += other.retried;
         self.dead_lettered += other.dead_lettered;
+        self.forwarded += other.forwarded;
     }
 }
 

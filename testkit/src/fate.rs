@@ -22,6 +22,10 @@ pub enum Settled {
     ///
     /// With a [`DeadLetterStore`](tidings_core::DeadLetterStore), to that.
     DeadLettered,
+    /// The record was forwarded to a retry topic, where it waits until its next attempt is due.
+    ///
+    /// The outcome of that attempt takes the place of this one.
+    Waiting,
 }
 
 impl Settled {
@@ -33,6 +37,7 @@ impl Settled {
             RecordOutcome::Duplicate => Some(Self::Duplicate),
             RecordOutcome::Skipped => Some(Self::Skipped),
             RecordOutcome::DeadLettered => Some(Self::DeadLettered),
+            RecordOutcome::Forwarded => Some(Self::Waiting),
             _ => None,
         }
     }
@@ -105,6 +110,11 @@ impl Fate {
     /// Returns whether it was dead-lettered.
     pub fn is_dead_lettered(&self) -> bool {
         self.settled == Settled::DeadLettered
+    }
+
+    /// Returns whether it waits in a retry topic for its next attempt.
+    pub fn is_waiting(&self) -> bool {
+        self.settled == Settled::Waiting
     }
 
     /// Returns whether it, and all events that followed from it in this service, were handled.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tidings_core::{
     BoxError, DeadLetter, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublisherExt, Record, Result,
-    Timestamp, Transport, codec,
+    Timestamp, Transport, check_topic_name, codec,
 };
 use tidings_memory::{Faults, MemoryTransport};
-use tidings_service::{Service, ServiceHandle, Status, from_fn};
+use tidings_service::{Service, ServiceHandle, Status, TopicPolicy, from_fn};
 use uuid::Uuid;
 
 use crate::Retried;
@@ -92,7 +92,11 @@ impl<T: Transport + Clone> Harness<T> {
         codec::set_read_back(true);
         let journal = Journal::new();
         let topics = service.topics();
-        create_missing(transport, &missing_from_policy(&service, &topics)).await?;
+        let missing = missing_from_policy(&service, &topics);
+        let creates = matches!(service.topic_policy(), TopicPolicy::Create(_));
+        // A wrong name is an error of the service's own start.
+        let retry = service.retry_topics().into_iter().filter(|name| !creates && check_topic_name(name).is_ok());
+        create_missing(transport, &missing, &retry.collect::<Vec<_>>()).await?;
         let topic_prefix = service.topic_prefix().clone();
         let recorder = Recorder { inner: transport.clone(), service: service.name().clone(), journal: journal.clone() };
         let watching = journal.clone();
@@ -135,8 +139,8 @@ impl<T: Transport + Clone> Harness<T> {
         self.running.status().await
     }
 
-    /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled.
-    ///
+    /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled, or
+    /// [wait](Fate::is_waiting).
     /// To send one event twice, or with a header, see [`send_raw`](Self::send_raw).
     ///
     /// # Panics
@@ -214,6 +218,8 @@ impl<T: Transport + Clone> Harness<T> {
 
     /// Waits until all events that were sent, and all that followed, have settled, and the service has read everything
     /// that others published to its topics: a redrive, or a publisher of the test's own.
+    ///
+    /// A record that waits in a [retry topic](tidings_service::Retry::then_topics) counts as settled until it is due.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) with the trace if they have not settled in time; the error that stopped

@@ -106,7 +106,8 @@ struct State {
 struct Seen {
     event_type: String,
     event_id: Uuid,
-    /// The first settlement and its reason; `None` while the record is open.
+    /// The first settlement and its reason, but for that of a record that waits, which ends with its next attempt;
+    /// `None` while the record is open.
     settled: Option<(Settled, Option<String>)>,
     /// Handlers started, including attempts that an injection ended before the handler ran.
     attempts: u32,
@@ -161,6 +162,13 @@ impl Journal {
         state.published.push((record_id, stored));
     }
 
+    /// Adds a record that the service forwarded to a retry topic: to the trace only, since it is the same event.
+    pub(crate) fn forwarded(&self, record: &Record, position: &Position) {
+        let what = record_header(record, headers::EVENT_TYPE).unwrap_or("a record").to_owned();
+        let place = format!("{}/{}@{}", record.topic, position.partition, position.offset);
+        self.note(format!("{what} waits in {place}"));
+    }
+
     /// Adds a refused publish: to the trace only, since the record has no position.
     pub(crate) fn not_published(&self, record: &Record, error: String) {
         let what = record_header(record, headers::EVENT_TYPE).unwrap_or_default().to_owned();
@@ -182,6 +190,7 @@ impl Journal {
             let record_id = RecordId::new(origin, record.offset);
             let seen = state.know(&record_id, record);
             seen.attempts += 1;
+            seen.settled.take_if(|(settled, _)| *settled == Settled::Waiting);
             let event_type = seen.event_type.clone();
             state.trace.push(self.at(), Some(record_id), Line::Attempt { number: attempt, handler: handler.clone() });
             failure = failure.or_else(|| state.injections.iter_mut().find_map(|inject| inject(&event_type, attempt)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidings_core::{
     Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, LogReader, Name,
-    Position, Publisher, PublisherExt, Record, Result, Transport, async_trait,
+    Position, Publisher, PublisherExt, Record, Result, Transport, async_trait, headers,
 };
 
 use crate::journal::Journal;
@@ -81,6 +81,7 @@ impl RecordingPublisher {
     /// Records one answer.
     fn note(&self, record: &Record, answer: &Result<Position>) {
         match answer {
+            Ok(position) if record.headers.contains(headers::RETRY_DUE) => self.journal.forwarded(record, position),
             Ok(position) => self.journal.published(&self.service, record, position),
             Err(error) => self.journal.not_published(record, error.report()),
         }

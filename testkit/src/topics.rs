@@ -13,11 +13,12 @@ pub(crate) fn missing_from_policy(service: &Service, topics: &[Name]) -> Vec<Nam
     topics.iter().filter(|name| !created(name)).cloned().collect()
 }
 
-/// Creates topics and their dead-letter topics, each with one partition, unless they exist.
-pub(crate) async fn create_missing(transport: &impl Transport, topics: &[Name]) -> Result<()> {
+/// Creates topics and their dead-letter topics, and retry topics, each with one partition, unless they exist.
+pub(crate) async fn create_missing(transport: &impl Transport, topics: &[Name], retry: &[Name]) -> Result<()> {
     let admin = transport.admin().await?;
+    let letters = topics.iter().map(|topic| dead_letter_topic(topic));
     let wanted: Vec<Topic> =
-        topics.iter().flat_map(|topic| [Topic::new(topic.clone()), Topic::new(dead_letter_topic(topic))]).collect();
+        topics.iter().cloned().chain(letters).chain(retry.iter().cloned()).map(Topic::new).collect();
     for answer in admin.create_topics(&wanted).await? {
         match answer {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),

@@ -237,3 +237,42 @@ async fn deadlines_beyond_all_clocks_are_for_ever() {
     assert!(test.send(&registered("u1")).await.is_handled());
     test.settle().await.unwrap();
 }
+
+/// Retries in place once, then after 30 seconds and after an hour.
+fn waiting() -> Service {
+    let delays = [Duration::from_secs(30), Duration::from_secs(3_600)];
+    service().with_retry(Retry::exponential(Duration::from_secs(1)).with_max_retries(1).then_topics(delays))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_waits_counts_as_settled_until_it_is_due() -> tidings_core::Result<()> {
+    let test = Harness::start(waiting()).await?;
+    test.fail_attempts(|event, attempt| (event == "user.registered" && attempt < 4).then(|| "locked".into()));
+    let sent = test.publish(&registered("u1")).await?;
+    let fate = test.wait_for(&sent).await?;
+    assert!(fate.is_waiting() && !fate.is_wholly_handled(), "{}", test.trace());
+    assert_eq!(fate.attempts(), 2);
+    test.advance(Duration::from_secs(30)).await;
+    test.settle().await?;
+    assert!(test.fate(&sent).is_some_and(|fate| fate.is_waiting() && fate.attempts() == 3), "{}", test.trace());
+    test.advance(Duration::from_secs(3_600)).await;
+    test.settle().await?;
+    let fate = test.fate(&sent).expect("it is settled");
+    assert!(fate.is_wholly_handled() && fate.following.len() == 1, "{}", test.trace());
+    assert_eq!((fate.attempts(), test.retried().len()), (4, 3));
+    assert_eq!(test.published::<Registered>().len(), 0, "a forwarded event is none that the service published");
+    assert!(test.trace().contains("user.registered waits in users-retry-users-30s"), "{}", test.trace());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_has_waited_in_vain_is_dead_lettered() -> tidings_core::Result<()> {
+    let test = Harness::start(waiting()).await?;
+    test.fail_attempts(|_, _| Some("locked".into()));
+    assert!(test.send(&registered("u1")).await.is_waiting());
+    test.advance(Duration::from_secs(4_000)).await;
+    test.settle().await?;
+    let letters = test.dead_letters();
+    assert_eq!((letters.len(), letters[0].attempts, &*letters[0].origin.topic), (1, 4, "users"));
+    Ok(())
+}

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings_core::TopicPartition;
 
+use super::tiers::Level;
+
 /// The number of an assignment, unique within the running service.
 pub(crate) type AssignmentId = u64;
 
@@ -17,6 +19,8 @@ pub(crate) struct Assigned {
     pub(crate) id: AssignmentId,
     pub(crate) origin: Arc<TopicPartition>,
     pub(crate) epoch: u64,
+    /// The level of a retry topic: its records are delivered as their originals.
+    pub(crate) tier: Option<Level>,
     /// No work of this assignment may begin any more.
     stopping: AtomicBool,
     /// In-flight work is not retried either.
@@ -26,9 +30,9 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    pub(crate) fn new(id: AssignmentId, origin: Arc<TopicPartition>, epoch: u64) -> Self {
+    pub(crate) fn new(id: AssignmentId, origin: Arc<TopicPartition>, epoch: u64, tier: Option<Level>) -> Self {
         let flag = || AtomicBool::new(false);
-        Self { id, origin, epoch, stopping: flag(), cancelled: flag(), at_bound: flag() }
+        Self { id, origin, epoch, tier, stopping: flag(), cancelled: flag(), at_bound: flag() }
     }
 
     pub(crate) fn stop(&self) {

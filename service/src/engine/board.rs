@@ -81,6 +81,9 @@ pub(crate) struct PartitionView {
     pub(crate) committed: Option<u64>,
     pub(crate) end: u64,
     pub(crate) in_flight: usize,
+    /// The number of offsets that wait until they are due.
+    pub(crate) waiting: u64,
+    pub(crate) is_retry: bool,
     pub(crate) bytes: usize,
     /// The timestamp of the lowest unsettled record, if one is in flight.
     pub(crate) oldest: Option<Timestamp>,
@@ -114,7 +117,7 @@ pub(crate) struct HoldingView {
 
 impl PartitionView {
     pub(crate) fn lag(&self) -> u64 {
-        self.end.max(self.position).saturating_sub(self.settled)
+        self.end.max(self.position).saturating_sub(self.settled).saturating_sub(self.waiting)
     }
 
     /// Returns the state at `now`. While deliveries are held (`starts_held`: by the circuit breaker, or an operator), no
@@ -122,14 +125,15 @@ impl PartitionView {
     pub(crate) fn state(&self, now: Instant, stall_after: Duration, starts_held: bool) -> PartitionState {
         let stuck = self.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         // Where nothing is in flight, the records at the bound are those of other partitions.
-        let is_free = self.pauses.iter().all(|(reason, _)| reason.is_bound() && self.in_flight > 0);
+        let pauses = || self.pauses.iter().filter(|(reason, _)| *reason != PauseReason::Waiting);
+        let is_free = pauses().all(|(reason, _)| reason.is_bound() && self.in_flight > 0);
         let waits =
             self.holding.as_ref().and_then(|holding| holding.due).is_some_and(|due| due > after(now, stall_after));
         if let Some(offset) = self.unreadable {
             PartitionState::Unreadable(offset)
         } else if stuck >= stall_after && is_free && !waits && !starts_held && !self.leaving {
             PartitionState::Stalled
-        } else if let Some((reason, _)) = self.pauses.first() {
+        } else if let Some((reason, _)) = pauses().next() {
             PartitionState::Paused(*reason)
         } else if self.is_rewound {
             PartitionState::Rewound
@@ -245,6 +249,8 @@ fn snapshot(
         committed: view.committed,
         end: view.end,
         in_flight: view.in_flight,
+        waiting: view.waiting,
+        is_retry: view.is_retry,
         bytes_in_flight: view.bytes,
         time_lag: if view.lag() == 0 { Duration::ZERO } else { age(view.oldest, wall).max(unmoved) },
         unmoved,

@@ -21,8 +21,10 @@ mod settlement;
 mod shared;
 mod start;
 mod stats;
+mod tiers;
 mod topics;
 mod trouble;
+mod wall_clock;
 mod watchdog;
 mod worker;
 
@@ -30,3 +32,4 @@ pub use self::control::ServiceControl;
 pub use self::running::ServiceHandle;
 pub(crate) use self::start::start;
 pub use self::stats::ServiceStats;
+pub(crate) use self::tiers::names_of as retry_topic_names;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use tidings_core::{ErrorKind, History, RecordBatch, StoredRecord};
+use tidings_core::{ErrorKind, History, RecordBatch, RetryRecord, StoredRecord, Timestamp, TopicPartition};
 use uuid::Uuid;
 
 use super::assigned::{Assigned, AssignmentId};
 use super::claims::ClaimGuard;
 use super::keys::KeyHash;
 use super::messages::{Cause, Chunk, Events, IsolationPermit};
+use super::tiers::Level;
 use super::trouble::Trouble;
 
 /// At this many crashes of processes that had claimed it, a record is handled with nothing else in flight.
@@ -31,7 +32,7 @@ pub(crate) struct RecordId {
 #[derive(Debug)]
 pub(crate) struct PendingRecord {
     pub(crate) id: RecordId,
-    /// A batch of only this record.
+    /// A batch of only this record; of a retry topic's record, of its original.
     pub(crate) record: RecordBatch,
     /// `None` if the record has no handler.
     pub(crate) handler: Option<u32>,
@@ -57,6 +58,20 @@ struct Tries {
     reported: u32,
     /// The kind and text of the last error.
     error: Option<(ErrorKind, String)>,
+    /// What a record of a retry topic brings with it.
+    waited: Option<Waited>,
+}
+
+/// The past of a record that waited in a retry topic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waited {
+    /// The level of the retry topic.
+    pub(crate) level: Level,
+    /// The offset in the retry topic; the record has that of its original.
+    offset: u64,
+    /// The number of attempts before.
+    attempts: u32,
+    pub(crate) first_failed_at: Timestamp,
 }
 
 /// The key of a record, within which order is kept.
@@ -133,6 +148,8 @@ pub(crate) enum Stage {
     Delayed,
     /// Its handler's events are being published.
     Publishing,
+    /// It is being forwarded to a retry topic.
+    Forwarding,
     /// Its dead letter is being written.
     Burying,
     /// Its claim is being completed.
@@ -144,7 +161,7 @@ impl Stage {
     fn precedes(self, next: Self) -> bool {
         use Stage::*;
         match self {
-            Fresh => !matches!(next, Fresh | Isolated | Completing),
+            Fresh => !matches!(next, Fresh | Isolated | Completing | Forwarding),
             Claiming => matches!(next, Ready | Queued | Delayed | Running | Throttled | Burying),
             Queued | Delayed => next == Ready,
             Ready => !matches!(next, Fresh | Delayed | Publishing | Completing),
@@ -153,6 +170,7 @@ impl Stage {
             Batching => matches!(next, Running | Ready | Claiming | Queued),
             Running => !matches!(next, Fresh | Claiming | Isolated),
             Publishing => !matches!(next, Fresh | Claiming | Isolated | Throttled | Running | Publishing),
+            Forwarding => next == Burying,
             Burying => false,
             Completing => matches!(next, Delayed | Queued),
         }
@@ -179,12 +197,54 @@ impl PendingRecord {
         }
     }
 
+    /// Creates the original of the record at `index` of a chunk of a retry topic.
+    pub(crate) fn waited(
+        chunk: &Chunk,
+        index: u32,
+        level: Level,
+        retry: RetryRecord,
+        handler: Option<u32>,
+        key: Option<KeyHash>,
+        claimed: bool,
+    ) -> Self {
+        let offset = chunk.batch.records()[index as usize].offset;
+        let RetryRecord { origin, record, attempts, first_failed_at, .. } = retry;
+        let waited = Waited { level, offset, attempts, first_failed_at };
+        let is_alike = origin.partition == chunk.assigned.origin.partition;
+        Self {
+            record: RecordBatch::new(origin, vec![record]),
+            tries: Some(Box::new(Tries { waited: Some(waited), ..Tries::default() })),
+            // The records of a delivery are of one partition.
+            mode: if is_alike { DeliveryMode::Shared } else { DeliveryMode::Single },
+            ..Self::new(chunk, index, handler, key, claimed)
+        }
+    }
+
     pub(crate) fn assignment(&self) -> AssignmentId {
         self.id.assigned.id
     }
 
     pub(crate) fn stored(&self) -> &StoredRecord {
         &self.record.records()[0]
+    }
+
+    /// Returns the topic and partition of the record, or of its original.
+    pub(crate) fn origin(&self) -> &TopicPartition {
+        self.record.origin()
+    }
+
+    /// Returns the offset in the assigned partition.
+    pub(crate) fn offset(&self) -> u64 {
+        self.past().map_or_else(|| self.stored().offset, |waited| waited.offset)
+    }
+
+    /// Returns the past of a record that waited in a retry topic.
+    pub(crate) fn past(&self) -> Option<&Waited> {
+        self.tries.as_ref()?.waited.as_ref()
+    }
+
+    fn attempts_before(&self) -> u32 {
+        self.past().map_or(0, |waited| waited.attempts)
     }
 
     /// Passes to another stage: called by the part that takes the record.
@@ -200,6 +260,11 @@ impl PendingRecord {
             ClaimState::Granted(history, guard) => history.crashes < ISOLATED_CRASHES && guard.is_current(),
             ClaimState::Unclaimed => false,
         }
+    }
+
+    /// Returns whether the event must be claimed first.
+    pub(crate) fn needs_claim(&self) -> bool {
+        matches!(self.claim, ClaimState::Unclaimed)
     }
 
     /// Returns whether the record is claimed.
@@ -229,9 +294,14 @@ impl PendingRecord {
         Some((guard, attempts))
     }
 
-    /// Returns the number of failed attempts by this worker.
+    /// Returns whether an attempt failed since the record was read.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.tries.as_ref().is_some_and(|tries| tries.failures > 0)
+    }
+
+    /// Returns the number of failed attempts by this worker, and of those before the record waited in a retry topic.
     pub(crate) fn own_failures(&self) -> u32 {
-        self.tries.as_ref().map_or(0, |tries| tries.failures)
+        self.tries.as_ref().map_or(0, |tries| tries.failures).saturating_add(self.attempts_before())
     }
 
     /// Returns the number of failed attempts, including those under earlier leases of its claim.
@@ -239,9 +309,10 @@ impl PendingRecord {
         match (&self.claim, &self.tries) {
             (ClaimState::Granted(history, _), None) => history.attempts,
             (ClaimState::Granted(history, _), Some(tries)) => {
-                (tries.failures - tries.reported).saturating_add(history.attempts)
+                // The attempts before it waited were reported to the store, too.
+                (tries.failures - tries.reported).saturating_add(history.attempts.max(self.attempts_before()))
             }
-            (_, tries) => tries.as_ref().map_or(0, |tries| tries.failures),
+            _ => self.own_failures(),
         }
     }
 

@@ -119,7 +119,8 @@ impl ServiceHandle {
         self.control.status().await
     }
 
-    /// Waits until the service has handled and committed all records of its partitions: lag 0, nothing in flight.
+    /// Waits until the service has handled and committed all records of its partitions: lag 0, nothing in flight. Records
+    /// that wait in a [retry topic](crate::Retry::then_topics) are no lag until they are due.
     ///
     /// Has no deadline: wrap it in a timeout if events may keep arriving. While paused partitions have lag it does not
     /// return. Cancel-safe.

@@ -15,6 +15,7 @@ use super::keys::KeyHasher;
 use super::limiter::Limiter;
 use super::record::PendingRecord;
 use super::settlement::Settlement;
+use super::tiers::Tiers;
 use super::watchdog::{Heartbeat, Pulse};
 use crate::observer::Observer;
 use crate::retry::Retry;
@@ -59,6 +60,8 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) retry: Retry,
+    /// The retry topics, if there are any.
+    pub(crate) tiers: Option<Arc<Tiers>>,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) unknown: UnknownTypes,
     /// The maximum number of deliveries in flight per worker.
@@ -107,11 +110,10 @@ impl Shared {
 
     /// Returns the event of a record, as the idempotency store knows it. Its id is read from the record once.
     pub(crate) fn event_ref(&self, record: &mut PendingRecord) -> EventRef {
-        let origin = &record.id.assigned.origin;
-        let id = record.event_id.unwrap_or_else(|| event_id_of(origin, record.stored()));
+        let id = record.event_id.unwrap_or_else(|| event_id_of(record.origin(), record.stored()));
         record.event_id = Some(id);
         let event_type = record.handler.and_then(|handler| self.table.info(handler as usize).event_type.clone());
-        let id = self.identity.context.id_in_store(&record.id.assigned.origin.topic, id);
+        let id = self.identity.context.id_in_store(&record.origin().topic, id);
         EventRef::new(id, event_type.unwrap_or_else(|| Name::from_static("")))
     }
 

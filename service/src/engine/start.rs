@@ -20,7 +20,8 @@ use super::limiter::Limiter;
 use super::running::ServiceHandle;
 use super::settlement::plain::Plain;
 use super::shared::{Backends, Identity, Policy, Shared};
-use super::topics::{all_missing, create_missing};
+use super::tiers::Tiers;
+use super::topics::{all_missing, create_missing, create_retry_topics};
 use super::watchdog::Watched;
 use super::worker::Worker;
 use crate::logs;
@@ -48,22 +49,15 @@ pub(crate) async fn start(
     }
     let context = |e: Error| e.in_context(format_args!("start {name:?}"));
     routes.check(options.claims.store.is_some()).map_err(context)?;
-    if let TopicPolicy::Create(topics) = &options.topics.policy {
-        let admin = transport.admin().await.map_err(context)?;
-        create_missing(admin.as_ref(), topics, &options.topics.prefix).await.map_err(context)?;
-    }
+    let tiers = Tiers::new(&name, routes.topics(), &options.failures.retry).map_err(context)?.map(Arc::new);
+    create_topics(&options, transport.as_ref(), tiers.as_deref(), routes.topics()).await.map_err(context)?;
     let sink = open_sink(&options, &transport, routes.topics()).await.map_err(context)?;
     warn_of_unshared(&name, &options, transport.as_ref());
     let claims = open_claims(&options).await.map_err(context)?;
     let publisher = transport.publisher().await.map_err(context)?;
     let workers = options.flow.workers.unwrap_or_else(default_workers).max(1);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    let consumer = match transport.consumer(consumer_options(&options, &routes)).await {
-        Ok(consumer) => consumer,
-        Err(error) => {
-            return Err(context(all_missing(error, &transport, &sink, routes.topics(), &options.topics.policy).await));
-        }
-    };
+    let consumer = join(&options, &transport, &sink, tiers.as_deref(), routes.topics()).await.map_err(context)?;
     let published = PublisherStats::new(name.clone());
     let shared = Arc::new(Shared {
         identity: Identity {
@@ -73,7 +67,8 @@ pub(crate) async fn start(
             system: transport.system(),
         },
         policy: Policy {
-            retry: options.failures.retry,
+            retry: options.failures.retry.clone(),
+            tiers,
             handler_timeout: options.flow.handler_timeout,
             unknown: options.failures.unknown,
             worker_concurrency: options.flow.concurrency.div_ceil(workers).max(1),
@@ -98,6 +93,37 @@ pub(crate) async fn start(
     });
     log_started(&shared, &options, routes.topics());
     Ok(spawn(shared, consumer, transport, routes, &options))
+}
+
+/// Creates the missing topics, and the retry topics of those that are handled, if the policy says so.
+async fn create_topics(
+    options: &Options,
+    transport: &dyn Transport,
+    tiers: Option<&Tiers>,
+    handled: &[Name],
+) -> Result<()> {
+    let TopicPolicy::Create(topics) = &options.topics.policy else { return Ok(()) };
+    let (admin, prefix) = (transport.admin().await?, &options.topics.prefix);
+    create_missing(admin.as_ref(), topics, prefix).await?;
+    match tiers {
+        Some(tiers) => create_retry_topics(admin.as_ref(), tiers, topics, prefix, handled).await,
+        None => Ok(()),
+    }
+}
+
+/// Joins the group, as a reader of the topics that are handled and of their retry topics.
+async fn join(
+    options: &Options,
+    transport: &Arc<dyn Transport>,
+    sink: &Arc<dyn DeadLetterSink>,
+    tiers: Option<&Tiers>,
+    handled: &[Name],
+) -> Result<Arc<dyn Consumer>> {
+    let read: Vec<Name> = handled.iter().chain(tiers.into_iter().flat_map(Tiers::names)).cloned().collect();
+    match transport.consumer(consumer_options(options, &read)).await {
+        Ok(consumer) => Ok(consumer),
+        Err(error) => Err(all_missing(error, transport, sink, (&read, handled), &options.topics.policy).await),
+    }
 }
 
 /// Returns the context of the service's deliveries, but for the handler.
@@ -163,7 +189,7 @@ async fn open_sink(
     };
     match sink.check(topics).await {
         Ok(()) => Ok(sink),
-        Err(error) => Err(all_missing(error, transport, &sink, topics, &options.topics.policy).await),
+        Err(error) => Err(all_missing(error, transport, &sink, (topics, topics), &options.topics.policy).await),
     }
 }
 
@@ -205,6 +231,10 @@ fn log_started(shared: &Shared, options: &Options, topics: &[Name]) {
         dead_letters: &sink.as_deref().unwrap_or("the transport's"),
     };
     line.log();
+    if let Some(tiers) = &shared.policy.tiers {
+        let delays: Vec<_> = tiers.delays().iter().map(|delay| format!("{delay:?}")).collect();
+        logs::RetryTopics { service: &shared.identity.service.as_str(), delays: &delays.join(", ") }.log();
+    }
 }
 
 /// Returns the name of a value's type, by its `Debug`.
@@ -213,8 +243,8 @@ fn type_name(value: &dyn std::fmt::Debug) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
-fn consumer_options(options: &Options, routes: &Routes) -> ConsumerOptions {
-    let mut consumer = ConsumerOptions::new(options.membership.group.clone(), routes.topics().iter().cloned())
+fn consumer_options(options: &Options, topics: &[Name]) -> ConsumerOptions {
+    let mut consumer = ConsumerOptions::new(options.membership.group.clone(), topics)
         .with_start(options.topics.start)
         .with_revocation_deadline(options.membership.revocation_deadline)
         // Prefetched bytes add to the bytes in flight, and both together must stay within the limit.

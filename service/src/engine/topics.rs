@@ -1,7 +1,11 @@
 //! The topics of a service when it starts: created, or reported as missing.
 
-use tidings_core::{Admin, DeadLetterSink, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics};
+use tidings_core::{
+    Admin, DeadLetterSink, Difference, Error, ErrorKind, Name, Result, Topic, Transport, ensure_topics,
+    ensure_topics_alone,
+};
 
+use super::tiers::Tiers;
 use crate::logs;
 use crate::settings::TopicPolicy;
 use crate::table::prefixed;
@@ -18,7 +22,36 @@ fn remedy(policy: &TopicPolicy) -> &'static str {
 pub(super) async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: &str) -> Result<()> {
     let mut wanted = topics.to_vec();
     wanted.iter_mut().for_each(|topic| topic.name = prefixed(prefix, &topic.name));
-    for found in ensure_topics(admin, &wanted).await?.different {
+    report(ensure_topics(admin, &wanted).await?.different);
+    Ok(())
+}
+
+/// Creates the missing retry topics of the `handled` topics, with as many partitions as these have.
+pub(super) async fn create_retry_topics(
+    admin: &dyn Admin,
+    tiers: &Tiers,
+    topics: &[Topic],
+    prefix: &str,
+    handled: &[Name],
+) -> Result<()> {
+    let mut wanted = Vec::new();
+    for (name, found) in handled.iter().zip(admin.describe_topics(handled).await?) {
+        // A topic that is missing is reported with all others that are.
+        let Ok(found) = found else { continue };
+        let listed = topics.iter().find(|topic| prefixed(prefix, &topic.name) == *name);
+        let mut topic = listed.cloned().unwrap_or_else(|| Topic::new(name.clone()));
+        let size = found.settings.get("max.message.bytes").and_then(|bytes| bytes.parse().ok());
+        topic.name = name.clone();
+        topic.partitions = u32::try_from(found.partitions.len()).unwrap_or(u32::MAX).max(1);
+        topic.max_record_bytes = topic.max_record_bytes.or(size);
+        wanted.extend(tiers.specs(&topic));
+    }
+    report(ensure_topics_alone(admin, &wanted).await?.different);
+    Ok(())
+}
+
+fn report(different: Vec<Difference>) {
+    for found in different {
         let line = logs::TopicDiffers {
             topic: &found.topic.as_str(),
             what: &found.what,
@@ -27,27 +60,27 @@ pub(super) async fn create_missing(admin: &dyn Admin, topics: &[Topic], prefix: 
         };
         line.log();
     }
-    Ok(())
 }
 
-/// Replaces an error about one missing topic by an error that lists all of them, and how to create them.
+/// Replaces an error about one missing topic by an error that lists all of them, and how to create them: of those that
+/// are `read`, and the dead-letter topics of those that are `handled`.
 pub(super) async fn all_missing(
     error: Error,
     transport: &dyn Transport,
     sink: &dyn DeadLetterSink,
-    topics: &[Name],
+    (read, handled): (&[Name], &[Name]),
     policy: &TopicPolicy,
 ) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;
     }
     // A broker that does not answer this adds nothing to the first error.
-    let Ok(missing) = missing(transport, topics).await else { return error };
+    let Ok(missing) = missing(transport, read).await else { return error };
     let mut problems = Vec::new();
     if !missing.is_empty() {
         problems.push(format!("missing topics: {}", missing.join(", ")));
     }
-    problems.extend(sink.check(topics).await.err().map(|letters| letters.report()));
+    problems.extend(sink.check(handled).await.err().map(|letters| letters.report()));
     if problems.is_empty() {
         return error;
     }

@@ -354,6 +354,8 @@ mod tests {
             committed: None,
             end: 10,
             in_flight: 10,
+            waiting: 0,
+            is_retry: false,
             bytes_in_flight: 1,
             time_lag: 40 * SECOND,
             unmoved: 70 * SECOND,

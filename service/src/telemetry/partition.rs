@@ -27,6 +27,10 @@ pub struct PartitionSnapshot {
     pub end: u64,
     /// The number of records that are fetched and not settled.
     pub in_flight: usize,
+    /// The number of offsets of a retry topic that wait until they are due; they are no lag.
+    pub waiting: u64,
+    /// Whether the partition is of a retry topic: its lag is the records that are due.
+    pub is_retry: bool,
     /// The bytes of the fetched batches that are not completely settled.
     pub bytes_in_flight: usize,
     /// The time lag: the age of the oldest unsettled record, by its timestamp; exactly zero if there is none. Of
@@ -48,7 +52,7 @@ pub struct PartitionSnapshot {
 impl PartitionSnapshot {
     /// Returns the lag: the number of offsets that are not settled.
     pub fn lag(&self) -> u64 {
-        self.end.max(self.position).saturating_sub(self.settled)
+        self.end.max(self.position).saturating_sub(self.settled).saturating_sub(self.waiting)
     }
 }
 

@@ -95,6 +95,16 @@ impl Snapshot {
         self.partitions.iter().map(PartitionSnapshot::lag).sum()
     }
 
+    /// Returns the number of records that wait in retry topics until they are due.
+    pub fn waiting(&self) -> u64 {
+        self.partitions.iter().map(|partition| partition.waiting).sum()
+    }
+
+    /// Returns the number of records in retry topics that are due and not settled. They are part of the lag.
+    pub fn due(&self) -> u64 {
+        self.partitions.iter().filter(|partition| partition.is_retry).map(PartitionSnapshot::lag).sum()
+    }
+
     /// Returns the largest time lag of the partitions.
     pub fn time_lag(&self) -> Duration {
         self.partitions.iter().map(|partition| partition.time_lag).max().unwrap_or_default()

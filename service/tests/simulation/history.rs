@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_core::{Header, TopicPartition};
+use tidings_core::{Header, Name, Timestamp, TopicPartition};
 use tidings_service::RecordOutcome;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -123,6 +123,12 @@ pub(crate) enum Happened {
         place: Place,
         ok: bool,
     },
+    /// The service forwards a record to a retry topic, where it is due at this time of the run.
+    Forwarding {
+        topic: Name,
+        place: Place,
+        due: Duration,
+    },
     Completed {
         process: Process,
         id: Uuid,
@@ -222,17 +228,24 @@ pub(crate) struct History {
 #[derive(Debug)]
 pub(crate) struct Log {
     started: Instant,
+    /// The wall clock's time then.
+    wall: Timestamp,
     entries: Mutex<Vec<Entry>>,
 }
 
 impl Log {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), entries: Mutex::default() })
+        Arc::new(Self { started: Instant::now(), wall: Timestamp::now(), entries: Mutex::default() })
     }
 
     pub(crate) fn add(&self, what: Happened) {
         let entry = Entry { at: self.started.elapsed(), what };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// Returns a time of the wall clock as one of the run.
+    pub(crate) fn time_of(&self, wall: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(wall.millis() - self.wall.millis()).unwrap_or(0))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -7,6 +7,9 @@ use fastrand::Rng;
 use super::history::Order;
 use super::jobs::Telling;
 
+/// The delays of retry topics, as their names and in milliseconds.
+pub(crate) const TIERS: [(&str, u64); 2] = [("700ms", 700), ("20s", 20_000)];
+
 /// The settings of a run's services.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
@@ -35,6 +38,8 @@ pub(crate) struct Setting {
     pub(crate) limits: Option<(usize, usize, u64)>,
     /// The concurrency that a layer allows, over all processes.
     pub(crate) layer: Option<usize>,
+    /// The delays of the retry topics.
+    pub(crate) tiers: Vec<Duration>,
 }
 
 impl Setting {
@@ -66,6 +71,16 @@ impl Setting {
             limits: (rng.u8(..3) == 0)
                 .then(|| (pick(rng, &[1, 2, 50]), pick(rng, &[1, 5, 100]), pick(rng, &[10, 1_000]))),
             layer: pick(rng, &[None, None, Some(1), Some(2)]),
+            tiers: Vec::new(),
         }
+        .with_tiers()
+    }
+
+    /// Draws the retry topics from the seed of the services, so that the rest of a run does not depend on them.
+    fn with_tiers(mut self) -> Self {
+        if self.seed.is_multiple_of(3) {
+            self.tiers = TIERS.map(|(_, millis)| Duration::from_millis(millis)).to_vec();
+        }
+        self
     }
 }

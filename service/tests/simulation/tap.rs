@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Claim, Commit, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, ErrorKind, EventRef, Guarantees,
-    IdempotencyStore, Lease, Name, Position, Progress, Publisher, Record, ReleasedClaim, Result, SeekTo, Step,
-    StoredRecord, Timestamp, TopicPartition, Transport, async_trait, codec, headers,
+    IdempotencyStore, Lease, Name, Position, Progress, Publisher, Record, ReleasedClaim, Result, RetryRecord, SeekTo,
+    Step, StoredRecord, Timestamp, TopicPartition, Transport, async_trait, codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{Observer, RecordEvent};
@@ -54,10 +54,18 @@ impl Transport for Tap<MemoryTransport> {
 #[async_trait]
 impl Publisher for Tap<Arc<dyn Publisher>> {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        for record in &records {
+            let stored = StoredRecord::from_record(record.clone(), 0, Timestamp::default());
+            if let Ok(retry) = RetryRecord::from_record(&stored) {
+                let place = Place { origin: retry.origin, offset: retry.record.offset };
+                let (topic, due) = (record.topic.clone(), self.log.time_of(retry.due));
+                self.log.add(Happened::Forwarding { topic, place, due });
+            }
+        }
         let answers = self.inner.publish(records.clone()).await;
         for (record, answer) in records.into_iter().zip(&answers) {
             let cause = record.headers.get_str(headers::CAUSATION_ID).and_then(|id| id.parse().ok());
-            if let (Ok(_), Some(cause)) = (answer, cause) {
+            if let (Ok(_), Some(cause), None) = (answer, cause, record.headers.get(headers::RETRY_DUE)) {
                 let stored = StoredRecord::from_record(record, 0, Timestamp::default());
                 let id = codec::peek(&stored).map(|head| head.id).unwrap_or_default();
                 self.log.add(Happened::Published { process: self.process, cause, id });

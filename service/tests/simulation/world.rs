@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tidings_core::{
-    BoxError, Delivery, EnvelopeRef, Event, Name, Outcome, Publisher, Record, SeekTo, Timestamp, Topic, Transport,
-    codec, headers,
+    BoxError, Delivery, EnvelopeRef, Event, Name, Outcome, Publisher, Record, SeekTo, Timestamp, Topic, TopicPartition,
+    Transport, codec, headers,
 };
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::{
@@ -27,6 +27,8 @@ use super::tap::Tap;
 
 pub(super) const GROUP: &str = "sim-group";
 pub(super) const TOPICS: [&str; 2] = ["jobs", "parts"];
+pub(super) const RETRY_TOPICS: [&str; 4] =
+    ["jobs-retry-sim-700ms", "jobs-retry-sim-20s", "parts-retry-sim-700ms", "parts-retry-sim-20s"];
 const MAX_RETRIES: u32 = 3;
 /// After all faults are over, no wait is longer than this: neither a backoff nor a hanging handler.
 const STALLED_AFTER: Duration = Duration::from_secs(600);
@@ -78,7 +80,9 @@ impl World {
         let topics = TOPICS.iter().flat_map(|topic| {
             [Topic::new(*topic).with_partitions(setting.partitions), Topic::new(format!("{topic}-dlq"))]
         });
-        let topics: Vec<_> = topics.chain([Topic::new("dones")]).collect();
+        let retry = RETRY_TOPICS.iter().map(|topic| Topic::new(*topic).with_partitions(setting.partitions));
+        let retry = retry.filter(|_| !setting.tiers.is_empty());
+        let topics: Vec<_> = topics.chain([Topic::new("dones")]).chain(retry).collect();
         transport.admin().await.unwrap().create_topics(&topics).await.unwrap();
         let publisher = transport.publisher().await.unwrap();
         let shared = Shared::new(log.clone(), setting.telling);
@@ -113,7 +117,7 @@ impl World {
         let service = Service::new("sim", router)
             .with_group(GROUP)
             .with_observer(observer)
-            .with_retry(Retry::exponential(Duration::from_millis(100)).with_max_retries(MAX_RETRIES))
+            .with_retry(self.retry())
             .with_delivery_order(match setting.order {
                 _ if self.bug == Bug::Reorders => DeliveryOrder::None,
                 Order::Key => DeliveryOrder::Key,
@@ -131,6 +135,14 @@ impl World {
             .with_breaker(setting.breaker.then(Breaker::default))
             .with_seed(setting.seed + u64::from(process));
         if setting.store { service.with_idempotency(tap) } else { service }
+    }
+
+    /// Returns a policy of as many attempts with retry topics as without.
+    fn retry(&self) -> Retry {
+        let tiers = &self.setting.tiers;
+        let in_place = MAX_RETRIES - u32::try_from(tiers.len()).unwrap();
+        let retry = Retry::exponential(Duration::from_millis(100)).with_max_retries(in_place);
+        retry.then_topics(tiers.iter().copied())
     }
 
     fn limited(&self, batch: BatchOptions) -> Router<Worker> {
@@ -300,6 +312,15 @@ impl World {
         }
     }
 
+    /// Returns the ends of the service's topics.
+    async fn ends(&self) -> BTreeMap<TopicPartition, u64> {
+        let mut log = self.read(&TOPICS).await;
+        if !self.setting.tiers.is_empty() {
+            log.extend(self.read(&RETRY_TOPICS).await);
+        }
+        log.iter().map(|(origin, record)| (origin.clone(), record.offset + 1)).collect()
+    }
+
     /// Waits until the group has committed all records; returns the reason if it has not.
     async fn catch_up(&mut self) -> Option<String> {
         let end = Instant::now() + CATCH_UP;
@@ -308,11 +329,11 @@ impl World {
                 return Some("a service does not stop, or a seek does not end".to_owned());
             }
         }
-        let log = self.read(&TOPICS).await;
-        let ends: BTreeMap<_, _> = log.iter().map(|(origin, record)| (origin.clone(), record.offset + 1)).collect();
         let mut last = (0, Instant::now());
         loop {
             let committed = self.committed().await;
+            // Later than what is committed: a record that was forwarded since is beyond it.
+            let ends = self.ends().await;
             if ends.iter().all(|(origin, end)| committed.get(origin) == Some(end)) {
                 return None;
             }

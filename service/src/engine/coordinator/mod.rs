@@ -22,6 +22,7 @@ mod standby;
 mod starts;
 mod tracker;
 mod troubles;
+mod waiting;
 mod watch;
 mod workers;
 

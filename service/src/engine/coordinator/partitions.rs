@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::partition::{Dispatch, Partition};
 use super::revocation::{Leave, LeaveStep};
 use crate::engine::assigned::AssignmentId;
+use crate::engine::tiers::Level;
 use crate::status::{Hold, PartitionStatus, ReturnedPartition};
 
 /// All assignments, by their ids.
@@ -76,7 +77,12 @@ impl Partitions {
 
     /// Adds an assignment; returns its id, and the earlier ones of the partition whose end begins with it. Work that is
     /// left of earlier ones must end before the new one begins.
-    pub(super) fn assign(&mut self, assignment: Assignment, now: Instant) -> (AssignmentId, Vec<AssignmentId>) {
+    pub(super) fn assign(
+        &mut self,
+        assignment: Assignment,
+        tier: Option<Level>,
+        now: Instant,
+    ) -> (AssignmentId, Vec<AssignmentId>) {
         let mut replaced = Vec::new();
         self.current.remove(&assignment.partition);
         let mut behind = false;
@@ -88,7 +94,7 @@ impl Partitions {
         }
         let id = self.next_id;
         self.next_id += 1;
-        self.all.insert(id, Partition::new(id, &assignment, behind));
+        self.all.insert(id, Partition::new(id, &assignment, behind, tier));
         self.current.insert(assignment.partition, id);
         (id, replaced)
     }
@@ -167,7 +173,13 @@ impl Partitions {
         self.current.len() == progress.len() && self.iter().all(Partition::is_at_end)
     }
 
-    /// Returns when the next step of an assignment that ends is due.
+    /// Returns the assignments that something is due of.
+    pub(super) fn due_now(&self, now: Instant) -> Vec<AssignmentId> {
+        let is_due = |partition: &Partition| partition.due().is_some_and(|due| due <= now);
+        self.all.iter().filter(|(_, partition)| is_due(partition)).map(|(id, _)| *id).collect()
+    }
+
+    /// Returns when the next step of an assignment that ends, or a record of a retry topic, is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.iter().filter_map(Partition::due).min()
     }

@@ -216,6 +216,7 @@ impl Parts {
             self.standby.watch(has_partitions, now);
             let is_cut_off = self.health.failing_since().is_some();
             let starts_held = self.starts.is_paused() || self.starts.open_since().is_some() || is_cut_off;
+            self.assignments.wake(true, now);
             self.assignments.look_for_stalls(starts_held, now);
         }
         let is_changed = std::mem::take(&mut self.shown.is_changed) || looks;
@@ -344,6 +345,7 @@ impl Parts {
         self.commits.wake(now);
         self.health.wake(now);
         self.starts.wake(now);
+        self.assignments.wake(false, now);
     }
 
     fn state(&self) -> State {

@@ -39,6 +39,13 @@ impl Settlement for Plain {
         outputs.into_iter().map(|output| published(output, &mut answers)).collect()
     }
 
+    async fn forward(&self, records: Vec<Record>) -> Vec<Result<()>> {
+        let count = records.len();
+        let answers = self.publisher.publish(records).await.into_iter().map(|answer| answer.map(drop));
+        let missing = std::iter::repeat_with(|| Err(unanswered()));
+        answers.chain(missing).take(count).collect()
+    }
+
     async fn bury(&self, letters: Vec<DeadLetter>) -> Vec<Result<()>> {
         self.sink.bury(letters).await
     }
@@ -46,6 +53,10 @@ impl Settlement for Plain {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         self.consumer.commit(commits).await
     }
+}
+
+fn unanswered() -> Error {
+    Error::new(ErrorKind::Indeterminate, "the publisher gave no answer")
 }
 
 /// Takes the answers to an output's records; those that were not published are left in it.
@@ -57,7 +68,7 @@ fn published(mut output: Output, answers: &mut impl Iterator<Item = Result<Posit
             Some(Err(error)) if error.is_infrastructure() => down = Some(error),
             Some(Err(error)) => refused = Some(error),
             None => {
-                down.get_or_insert_with(|| Error::new(ErrorKind::Indeterminate, "the publisher gave no answer"));
+                down.get_or_insert_with(unanswered);
             }
         }
         left.push(record);

@@ -24,9 +24,23 @@ impl Parts {
                 }
                 self.settle_buried(record, RecordOutcome::DeadLettered, &text);
             }
+            Done::Forwarded(record) => self.forwarded(record),
+            Done::NotForwarded(mut record, error) => {
+                let (kind, text) = record.take_error().unwrap_or((error.kind(), String::new()));
+                self.bury(record, kind, format!("{text}; it cannot wait in its retry topic: {}", error.report()));
+            }
             Done::Skipped(record) => self.skipped(record),
             Done::Cancelled(records) => records.into_vec().into_iter().for_each(|record| self.release(record)),
         }
+    }
+
+    /// Settles a record that waits in a retry topic. Its claim is released first: the next attempt claims the event again.
+    fn forwarded(&mut self, mut record: PendingRecord) {
+        if let Some((guard, attempts)) = record.take_claim_with_attempts() {
+            self.claimer.release(guard, attempts);
+        }
+        let reason = record.take_error().map(|(_, text)| text);
+        self.settle(record, RecordOutcome::Forwarded, reason.as_deref());
     }
 
     /// Settles a record that is not handled. The attempts are not reported: a redriven letter starts anew.
@@ -37,7 +51,7 @@ impl Parts {
 
     /// Settles a record without its dead letter, as an operator has requested.
     pub(super) fn skipped(&mut self, record: PendingRecord) {
-        let (assignment, offset) = (record.assignment(), record.stored().offset);
+        let (assignment, offset) = (record.assignment(), record.offset());
         let reason = "skipped by an operator: its dead letter cannot be written";
         self.settle_buried(record, RecordOutcome::Skipped, reason);
         self.send(WorkerEvent::Skipped { assignment, offset });

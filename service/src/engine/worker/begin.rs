@@ -105,10 +105,12 @@ impl Parts {
             self.bury_crashed(record, crashes);
             return Turn::Taken;
         }
-        if record.failures() > self.shared.policy.retry.max_retries
+        // An error of a batch counts against none of its records.
+        if record.has_failed()
+            && record.failures() > self.shared.policy.retry.max_retries
             && let Some((kind, text)) = record.take_error()
         {
-            self.bury(record, kind, text);
+            self.give_up(record, kind, text);
             return Turn::Taken;
         }
         if self.shared.table.info(handler).batch.is_some() && !record.has_permit() {
@@ -140,7 +142,7 @@ impl Parts {
         if pass == Pass::Wait {
             return Turn::Kept(record);
         }
-        let verdict = Verdict::of(&self.shared, &record.id.assigned.origin.topic, record.stored());
+        let verdict = Verdict::of(&self.shared, &record.origin().topic, record.stored());
         if !self.unroutable(record, verdict, pass) && pass == Pass::Probe {
             self.meter.return_probe();
         }

@@ -298,11 +298,13 @@ impl Claimer {
         if history == History::default() {
             return claim;
         }
-        let redriven = Redriven::of(&record.id.assigned.origin.topic, &record.stored().headers);
+        let redriven = Redriven::of(&record.origin().topic, &record.stored().headers);
         let redriven = redriven.filter(|redriven| redriven.is_for(&self.shared.identity.service));
         let times = redriven.map_or(0, |redriven| redriven.count.min(FORGIVEN));
         let crashes = history.crashes.saturating_sub(times * MAX_CRASHES);
-        let attempts = times.saturating_mul(self.shared.policy.retry.max_retries.saturating_add(1));
+        let retry = &self.shared.policy.retry;
+        let waits = u32::try_from(retry.topics.len()).unwrap_or(u32::MAX);
+        let attempts = times.saturating_mul(retry.max_retries.saturating_add(1).saturating_add(waits));
         Claim::Granted(History::new(crashes, history.attempts.saturating_sub(attempts)))
     }
 

@@ -7,6 +7,7 @@ use tidings_core::Failure;
 
 use super::delivery_error::{DeliveryError, FailureCause};
 use crate::engine::keys::KeyHash;
+use crate::engine::tiers::Level;
 use crate::retry::Retry;
 
 /// A record that was delivered, as far as the next step depends on it.
@@ -17,6 +18,10 @@ pub(super) struct Delivered {
     pub(super) failures: u32,
     /// Whether it needs a claim.
     pub(super) needs_claim: bool,
+    /// Whether it waited in a retry topic: there it has one attempt.
+    pub(super) waited: bool,
+    /// The retry topic that it can wait in next, and for how long.
+    pub(super) next_tier: Option<(Level, Duration)>,
 }
 
 /// The next step of a record.
@@ -26,6 +31,8 @@ pub(super) enum Next {
     Handled,
     /// It is delivered again after this wait.
     Retry(Duration),
+    /// It is forwarded to its retry topic of this level, where it waits.
+    Forward(Level, Duration),
     /// It is dead-lettered.
     Bury,
     /// A dependency is down: it is delivered again when that may be up.
@@ -46,6 +53,7 @@ impl Next {
         match self {
             Self::Handled => ("handled", None),
             Self::Retry(wait) => ("retry", Some(wait)),
+            Self::Forward(_, wait) => ("retry-topic", Some(wait)),
             Self::Bury => ("dead-letter", None),
             Self::Outage => ("wait", None),
             Self::Again(_) | Self::Alone | Self::Behind => ("retry", Some(Duration::ZERO)),
@@ -97,7 +105,11 @@ pub(super) fn classify(
 ) -> Vec<Step> {
     let failed = |record: &Delivered, random: &mut dyn FnMut() -> f64| {
         let failures = record.failures.saturating_add(1);
-        let next = if failures > retry.max_retries { Next::Bury } else { Next::Retry(retry.wait(failures, random())) };
+        let next = match record.next_tier {
+            _ if failures <= retry.max_retries && !record.waited => Next::Retry(retry.wait(failures, random())),
+            Some((level, wait)) => Next::Forward(level, wait),
+            None => Next::Bury,
+        };
         Step::new(next).with_attempt(Attempt::Failed)
     };
     let len = records.len();
@@ -260,6 +272,8 @@ mod tests {
             key,
             failures,
             needs_claim: false,
+            waited: false,
+            next_tier: None,
         });
         prop::collection::vec(record, 1..9)
     }
@@ -335,11 +349,27 @@ mod tests {
 
     #[test]
     fn the_last_retry_is_followed_by_a_dead_letter() {
-        let record = |failures| Delivered { key: None, failures, needs_claim: false };
-        let cause = FailureCause::Handler(Failure::Retry);
-        let error = DeliveryError { kind: ErrorKind::Failed, text: "failed".into(), cause };
-        let retry = Retry::default().with_max_retries(2);
-        let next = |failures| classify(&[record(failures)], &error, &retry, &mut || 0.0)[0].next;
+        let next = |failures| last(failures, false, None, Failure::Retry);
         assert_eq!([next(0), next(1), next(2)], [Next::Retry(Duration::ZERO), Next::Retry(Duration::ZERO), Next::Bury]);
+    }
+
+    /// Returns the next step of a record that has failed, with two retries.
+    fn last(failures: u32, waited: bool, next_tier: Option<(Level, Duration)>, failure: Failure) -> Next {
+        let record = Delivered { key: None, failures, needs_claim: false, waited, next_tier };
+        let cause = FailureCause::Handler(failure);
+        let error = DeliveryError { kind: ErrorKind::Failed, text: "failed".into(), cause };
+        classify(&[record], &error, &Retry::default().with_max_retries(2), &mut || 0.0)[0].next
+    }
+
+    #[test]
+    fn the_last_retry_is_followed_by_the_retry_topics() {
+        let second = Some((1, Duration::from_secs(5)));
+        let forwarded = Next::Forward(1, Duration::from_secs(5));
+        assert_eq!(last(1, false, second, Failure::Retry), Next::Retry(Duration::ZERO));
+        assert_eq!(last(2, false, second, Failure::Retry), forwarded);
+        assert_eq!(last(0, true, second, Failure::Retry), forwarded, "one attempt in each retry topic");
+        assert_eq!(last(9, true, None, Failure::Retry), Next::Bury);
+        assert_eq!(last(2, false, second, Failure::Reject), Next::Bury);
+        assert_eq!(last(2, true, second, Failure::Unavailable), Next::Outage);
     }
 }

@@ -66,7 +66,7 @@ impl Parts {
     /// Goes on with the records of a failed delivery, each by its own step.
     pub(super) fn failed(&mut self, records: Records, error: &DeliveryError) {
         self.meter.delivery_failed(records.handler());
-        let delivered: Vec<_> = records.as_slice().iter().map(delivered).collect();
+        let delivered: Vec<_> = records.as_slice().iter().map(|record| self.delivered(record)).collect();
         let steps = classify(&delivered, error, &self.shared.policy.retry, &mut || self.random.f64());
         log_failure(&self.shared, records.as_slice(), &steps, error);
         let mut records = records.into_vec();
@@ -107,8 +107,18 @@ impl Parts {
             Attempt::Noted => record.note_error(error.kind, &error.text),
             Attempt::Failed => record.attempt_failed(error.kind, &error.text),
         }
-        if step.attempt == Attempt::Noted || matches!(step.next, Next::Retry(_)) {
+        if step.attempt == Attempt::Noted || matches!(step.next, Next::Retry(_) | Next::Forward(..)) {
             self.meter.retried(record, &error.text);
+        }
+    }
+
+    fn delivered(&self, record: &PendingRecord) -> Delivered {
+        Delivered {
+            key: record.key.hash(),
+            failures: record.failures(),
+            needs_claim: !matches!(record.claim, ClaimState::NotNeeded),
+            waited: record.past().is_some(),
+            next_tier: self.next_tier(record),
         }
     }
 
@@ -120,6 +130,7 @@ impl Parts {
                     record.waits = 0;
                     self.delay(record, wait);
                 }
+                Next::Forward(level, delay) => self.forward(record, (level, delay), error.kind, error.text.clone()),
                 Next::Bury => {
                     let text = undecodable(error, at).unwrap_or(&error.text).to_owned();
                     self.bury(record, error.kind, text);
@@ -140,11 +151,6 @@ impl Parts {
     }
 }
 
-fn delivered(record: &PendingRecord) -> Delivered {
-    let needs_claim = !matches!(record.claim, ClaimState::NotNeeded);
-    Delivered { key: record.key.hash(), failures: record.failures(), needs_claim }
-}
-
 /// Returns why the record at this index cannot be decoded.
 fn undecodable(error: &DeliveryError, at: usize) -> Option<&String> {
     let FailureCause::Undecodable(records) = &error.cause else { return None };
@@ -159,7 +165,7 @@ fn log_failure(shared: &Shared, records: &[PendingRecord], steps: &[Step], error
     let Some(held_back) = shared.limiter.pass(("attempt_failed", handler, error.kind.as_str()), Instant::now()) else {
         return;
     };
-    let origin = &record.id.assigned.origin;
+    let origin = record.origin();
     let (next, wait) = step.next.text();
     let line = logs::AttemptFailed {
         service: &shared.identity.service.as_str(),

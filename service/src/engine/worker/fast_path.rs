@@ -58,6 +58,10 @@ impl Parts {
 
     /// Starts the records of a chunk; returns the chunk if records are left.
     fn begin_chunk(&mut self, mut chunk: Chunk, budget: &mut usize, now: Instant) -> Option<Chunk> {
+        if chunk.assigned.tier.is_some() {
+            self.take_waited(&chunk);
+            return None;
+        }
         if let Some(handler) = self.scheduler.throttles(chunk.assigned.id) {
             self.scheduler.throttle(handler, chunk);
             return None;
@@ -304,6 +308,9 @@ impl Parts {
 
     /// Claims a chunk's records that have a handler. The others are settled, or wait until deliveries may start.
     fn claim_chunk(&mut self, chunk: &Chunk) {
+        if chunk.assigned.tier.is_some() {
+            return self.take_waited(chunk);
+        }
         let mut undecodable = VecDeque::new();
         for index in (chunk.at..chunk.indexes.len()).filter_map(|at| chunk.indexes.get(at)) {
             let record = &chunk.batch.records()[index as usize];

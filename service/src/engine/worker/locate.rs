@@ -13,7 +13,7 @@ impl Parts {
     /// Reports the records at these offsets, as far as they are in this worker.
     pub(super) fn locate(&self, wanted: &[(AssignmentId, u64)]) {
         let is_wanted = |assignment, offset| wanted.contains(&(assignment, offset));
-        let matches = |record: &PendingRecord| is_wanted(record.assignment(), record.stored().offset);
+        let matches = |record: &PendingRecord| is_wanted(record.assignment(), record.offset());
         let others = self.batcher.records().chain(self.invoker.records());
         let others = others.chain(self.claimer.records()).chain(self.settler.records()).map(|record| (record, None));
         let records = self.scheduler.records().chain(others).filter(|(record, _)| matches(record));
@@ -37,7 +37,7 @@ impl Parts {
 
 fn of_record(record: &PendingRecord, due: Option<Instant>) -> Located {
     Located {
-        offset: record.stored().offset,
+        offset: record.offset(),
         handler: record.handler.map(|handler| handler as usize),
         attempt: Some(record.failures().saturating_add(1)),
         cause: record.trouble().map_or_else(|| of_stage(record.stage()), of_trouble),
@@ -64,7 +64,7 @@ fn of_stage(stage: Stage) -> HoldCause {
         Stage::Batching => HoldCause::Batching,
         Stage::Isolated => HoldCause::Isolated,
         Stage::Claiming | Stage::Completing => HoldCause::Store,
-        Stage::Publishing => HoldCause::Publisher,
+        Stage::Publishing | Stage::Forwarding => HoldCause::Publisher,
         Stage::Burying => HoldCause::DeadLetters,
         Stage::Fresh | Stage::Queued | Stage::Ready => HoldCause::Queued,
     }

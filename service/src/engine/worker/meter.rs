@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::StoredRecord;
+use tidings_core::{StoredRecord, TopicPartition};
 use tokio::time::Instant;
 
 use super::laps::{Lap, Laps};
@@ -123,7 +123,7 @@ impl Meter {
 
     /// Observes a record that was handled at once.
     pub(super) fn observe_handled(&self, handler: usize, assigned: &Assigned, record: &StoredRecord) {
-        self.observe(RecordOutcome::Handled, Some(handler), assigned, record, 1, None);
+        self.observe(RecordOutcome::Handled, Some(handler), (&assigned.origin, assigned.epoch), record, 1, None);
     }
 
     /// Counts and observes a record that is settled.
@@ -133,6 +133,7 @@ impl Meter {
             RecordOutcome::Skipped => self.count(handler).skipped += 1,
             RecordOutcome::Duplicate => self.count(handler).duplicates += 1,
             RecordOutcome::DeadLettered => self.count(handler).dead_lettered += 1,
+            RecordOutcome::Forwarded => self.count(handler).forwarded += 1,
             _ => {}
         }
         self.observe_pending(record, outcome, reason);
@@ -146,14 +147,15 @@ impl Meter {
 
     fn observe_pending(&self, record: &PendingRecord, outcome: RecordOutcome, reason: Option<&str>) {
         let (handler, runs) = (record.handler.map(|handler| handler as usize), record.runs.max(1));
-        self.observe(outcome, handler, &record.id.assigned, record.stored(), runs, reason);
+        let from = (record.origin(), record.id.assigned.epoch);
+        self.observe(outcome, handler, from, record.stored(), runs, reason);
     }
 
     fn observe(
         &self,
         outcome: RecordOutcome,
         handler: Option<usize>,
-        assigned: &Assigned,
+        (origin, epoch): (&TopicPartition, u64),
         record: &StoredRecord,
         attempt: u32,
         reason: Option<&str>,
@@ -164,9 +166,9 @@ impl Meter {
             service: &self.shared.identity.service,
             group: &self.shared.identity.group,
             handler: handler.map(|handler| &self.shared.table.info(handler).name),
-            origin: &assigned.origin,
+            origin,
             record,
-            epoch: assigned.epoch,
+            epoch,
             attempt,
             reason,
         });

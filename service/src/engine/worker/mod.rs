@@ -23,8 +23,10 @@ mod parts;
 mod records;
 mod request_queue;
 mod scheduler;
+mod settle_requests;
 mod settler;
 mod timers;
+mod waited;
 mod waits;
 
 use std::sync::Arc;

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidings_core::{DeadLetter, Error, ErrorKind, EventRef, Record};
+use tidings_core::{DeadLetter, Error, ErrorKind, Record};
 use tokio::time::Instant;
 
 use super::records::Records;
-use super::request_queue::{Answer, Entry, MAX_EVENTS, Request, RequestQueue, Sending, Sent, all_failed};
+use super::request_queue::{Entry, RequestQueue, Sent};
+use super::settle_requests::{Bury, Burying, Complete, Forward, Forwarding, Publish, Publishing};
 use super::timers::earliest;
 use crate::engine::assigned::{Assigned, AssignmentId};
-use crate::engine::claims::ClaimGuard;
 use crate::engine::messages::{Cause, Events, Settled, WorkerEvent};
-use crate::engine::record::{ClaimState, PendingRecord, Stage, raise_troubles};
-use crate::engine::settlement::{Output, Settlement};
+use crate::engine::record::{PendingRecord, Stage, raise_troubles};
+use crate::engine::settlement::Output;
 use crate::engine::shared::Shared;
 use crate::logs;
 use crate::telemetry::HoldCause;
@@ -30,6 +30,7 @@ pub(super) struct Settler {
     shared: Arc<Shared>,
     events: Events,
     publishing: RequestQueue<Publish>,
+    forwarding: RequestQueue<Forward>,
     burying: RequestQueue<Bury>,
     completing: RequestQueue<Complete>,
     /// Letters in flight that an operator has skipped, if they cannot be written.
@@ -48,6 +49,10 @@ pub(super) enum Done {
     /// An event of a delivery was refused for good.
     Refused(Records, Arc<Error>),
     Completed(PendingRecord),
+    /// The broker has the record in its retry topic.
+    Forwarded(PendingRecord),
+    /// The record was refused by its retry topic for good.
+    NotForwarded(PendingRecord, Arc<Error>),
     /// Another lease has, or may have, the claims of these records.
     LeaseLost(Vec<PendingRecord>),
     /// The dead letter is written, with this error.
@@ -56,27 +61,6 @@ pub(super) enum Done {
     Skipped(PendingRecord),
     /// The assignment ended before.
     Cancelled(Records),
-}
-
-/// A handled delivery, with its events.
-#[derive(Debug)]
-struct Publishing {
-    records: Records,
-    output: Output,
-    completed: bool,
-}
-
-/// A record that failed, with its dead letter.
-#[derive(Debug)]
-struct Burying {
-    record: PendingRecord,
-    letter: DeadLetter,
-}
-
-impl Burying {
-    fn is_at(&self, assignment: AssignmentId, offset: u64) -> bool {
-        self.record.assignment() == assignment && self.letter.record.offset == offset
-    }
 }
 
 impl Settler {
@@ -88,6 +72,7 @@ impl Settler {
             publishing: RequestQueue::new(Publish(settlement.clone()), random.u64(..)),
             burying: RequestQueue::new(Bury(settlement.clone()), random.u64(..)),
             completing: RequestQueue::new(Complete(shared.clone()), random.u64(..)),
+            forwarding: RequestQueue::new(Forward(settlement.clone()), random.u64(..)),
             skips: Vec::new(),
             settled: Vec::new(),
         }
@@ -127,6 +112,12 @@ impl Settler {
         self.publishing.push(Publishing { records, output, completed });
     }
 
+    /// Forwards a record to its retry topic.
+    pub(super) fn forward(&mut self, mut record: PendingRecord, forwarded: Record) {
+        record.advance(Stage::Forwarding);
+        self.forwarding.push(Forwarding { record, forwarded });
+    }
+
     /// Writes a dead letter.
     pub(super) fn bury(&mut self, mut record: PendingRecord, letter: DeadLetter) {
         record.advance(Stage::Burying);
@@ -153,13 +144,17 @@ impl Settler {
     /// Returns the records that wait for a request.
     pub(super) fn records(&self) -> impl Iterator<Item = &PendingRecord> {
         let publishing = self.publishing.items().flat_map(|publishing| publishing.records.as_slice());
-        publishing.chain(self.burying.items().map(|burying| &burying.record)).chain(self.completing.items())
+        let forwarding = self.forwarding.items().map(|forwarding| &forwarding.record);
+        publishing
+            .chain(forwarding)
+            .chain(self.burying.items().map(|burying| &burying.record))
+            .chain(self.completing.items())
     }
 
     /// Returns what a request in flight was sent to, if there is one.
     pub(super) fn in_flight(&self) -> Option<HoldCause> {
         let requests = [
-            (self.publishing.is_in_flight(), HoldCause::Publisher),
+            (self.publishing.is_in_flight() || self.forwarding.is_in_flight(), HoldCause::Publisher),
             (self.burying.is_in_flight(), HoldCause::DeadLetters),
             (self.completing.is_in_flight(), HoldCause::Store),
         ];
@@ -168,13 +163,16 @@ impl Settler {
 
     /// Returns when a failed request is sent again.
     pub(super) fn due(&self) -> Option<Instant> {
-        earliest([self.publishing.due(), self.burying.due(), self.completing.due()])
+        earliest([self.publishing.due(), self.forwarding.due(), self.burying.due(), self.completing.due()])
     }
 
     /// Sends what waits, and adds what was done to `done`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Instant, done: &mut Vec<Done>) {
         while let Poll::Ready(sent) = self.publishing.poll(cx, now, false) {
             self.published(sent, now, done);
+        }
+        while let Poll::Ready(sent) = self.forwarding.poll(cx, now, false) {
+            self.forwarded(sent, now, done);
         }
         while let Poll::Ready(sent) = self.burying.poll(cx, now, false) {
             self.buried(sent, now, done);
@@ -209,11 +207,30 @@ impl Settler {
         self.publishing.retry(again, now);
     }
 
+    fn forwarded(&mut self, (entries, answers): Sent<Forward>, now: Instant, done: &mut Vec<Done>) {
+        let mut again = Vec::new();
+        for (mut entry, answer) in entries.into_iter().zip(answers) {
+            let record = &mut entry.item.record;
+            match answer {
+                Ok(()) => done.push(Done::Forwarded(entry.item.record)),
+                Err(error) if !error.is_infrastructure() => done.push(Done::NotForwarded(entry.item.record, error)),
+                Err(_) if record.id.assigned.is_cancelled() => {
+                    done.push(Done::Cancelled(Records::One(entry.item.record)));
+                }
+                Err(error) => {
+                    record.raise_trouble(&self.events, Cause::Publisher, &error.report());
+                    again.push(entry);
+                }
+            }
+        }
+        self.forwarding.retry(again, now);
+    }
+
     fn buried(&mut self, (entries, answers): Sent<Bury>, now: Instant, done: &mut Vec<Done>) {
         let mut again = Vec::new();
         for (mut entry, answer) in entries.into_iter().zip(answers) {
-            let Burying { record, letter } = &mut entry.item;
-            let (assignment, offset) = (record.assignment(), letter.record.offset);
+            let record = &mut entry.item.record;
+            let (assignment, offset) = (record.assignment(), record.offset());
             match answer {
                 Ok(()) => {
                     if entry.failures > 0 {
@@ -281,6 +298,8 @@ impl Settler {
     pub(super) fn revoke(&mut self, assignment: AssignmentId, out: &mut Vec<PendingRecord>) {
         let published = self.publishing.take_where(|entry| entry.item.records.is_of(assignment));
         out.extend(published.into_iter().flat_map(|publishing| publishing.records.into_vec()));
+        let forwarded = self.forwarding.take_where(|entry| entry.item.record.assignment() == assignment);
+        out.extend(forwarded.into_iter().map(|forwarding| forwarding.record));
         let buried = self.burying.take_where(|entry| entry.item.record.assignment() == assignment);
         out.extend(buried.into_iter().map(|burying| burying.record));
     }
@@ -288,110 +307,5 @@ impl Settler {
     fn send(&self, event: WorkerEvent) {
         // If the coordinator is gone, no event is needed.
         let _ = self.events.send(event);
-    }
-}
-
-/// Publishes events.
-#[derive(Debug)]
-struct Publish(Arc<dyn Settlement>);
-
-impl Request for Publish {
-    type Item = Publishing;
-    type Answer = ();
-    const PEER: &'static str = "the publisher";
-
-    fn send(&self, mut items: Vec<Entry<Publishing>>) -> Sending<Self> {
-        let settlement = self.0.clone();
-        Box::pin(async move {
-            let take = |entry: &mut Entry<Publishing>| {
-                let output = &mut entry.item.output;
-                let records = std::mem::take(&mut output.records);
-                Output { assignment: output.assignment, offset: output.offset, records }
-            };
-            let outputs = settlement.publish(items.iter_mut().map(take).collect()).await;
-            let answer = |(entry, (output, result)): (&mut Entry<Publishing>, (Output, Result<(), Error>))| {
-                entry.item.output = output;
-                result.map_err(Arc::new)
-            };
-            let answers = items.iter_mut().zip(outputs).map(answer).collect();
-            (items, answers)
-        })
-    }
-}
-
-/// Writes dead letters.
-#[derive(Debug)]
-struct Bury(Arc<dyn Settlement>);
-
-impl Request for Bury {
-    type Item = Burying;
-    type Answer = ();
-    const PEER: &'static str = "the dead-letter sink";
-
-    fn send(&self, items: Vec<Entry<Burying>>) -> Sending<Self> {
-        let settlement = self.0.clone();
-        Box::pin(async move {
-            let letters = items.iter().map(|entry| entry.item.letter.clone()).collect();
-            let answers = settlement.bury(letters).await;
-            (items, answers.into_iter().map(|answer| answer.map_err(Arc::new)).collect())
-        })
-    }
-}
-
-/// Completes claims.
-#[derive(Debug)]
-struct Complete(Arc<Shared>);
-
-impl Request for Complete {
-    type Item = PendingRecord;
-    type Answer = ();
-    const PEER: &'static str = "the idempotency store";
-
-    /// Takes events of one lease: they are completed under the lease that claimed them, even if it has expired. An event
-    /// that no other lease has claimed since still belongs to it, and need not be handled again.
-    fn take(&self, waiting: &mut Vec<Entry<PendingRecord>>) -> Vec<Entry<PendingRecord>> {
-        let lease = |entry: &Entry<PendingRecord>| guard(&entry.item).map(|guard| guard.lease().id);
-        let first = waiting.first().and_then(lease);
-        if waiting.len() <= MAX_EVENTS && waiting.iter().all(|entry| lease(entry) == first) {
-            return std::mem::take(waiting);
-        }
-        let mut room = MAX_EVENTS;
-        let takes = |entry: &mut Entry<PendingRecord>| {
-            let takes = room > 0 && lease(entry) == first;
-            room -= usize::from(takes);
-            takes
-        };
-        waiting.extract_if(.., takes).collect()
-    }
-
-    fn send(&self, mut items: Vec<Entry<PendingRecord>>) -> Sending<Self> {
-        let shared = self.0.clone();
-        Box::pin(async move {
-            let lease = items.first().and_then(|entry| guard(&entry.item)).map(|guard| guard.lease().clone());
-            let (Some(claims), Some(lease)) = (&shared.backends.store, lease) else {
-                // An event handled without a claim is never completed; none reaches this point.
-                let count = items.len();
-                return (items, all_failed(count, Error::new(ErrorKind::Fenced, "complete events without a claim")));
-            };
-            let events: Vec<EventRef> = items.iter_mut().map(|entry| shared.event_ref(&mut entry.item)).collect();
-            let answers: Vec<Answer<Self>> = match claims.store.complete(&lease, &events).await {
-                Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Arc::new)).collect(),
-                Err(error) => {
-                    if error.kind() == ErrorKind::Fenced {
-                        // The lease has expired, and its claims with it: the current owner of each event decides.
-                        shared.fenced();
-                    }
-                    all_failed(items.len(), error)
-                }
-            };
-            (items, answers)
-        })
-    }
-}
-
-fn guard(record: &PendingRecord) -> Option<&ClaimGuard> {
-    match &record.claim {
-        ClaimState::Granted(_, guard) => Some(guard),
-        _ => None,
     }
 }

@@ -4,14 +4,16 @@
 
 mod closing;
 mod steps;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use tidings_core::TopicPartition;
+use tidings_core::{Name, TopicPartition};
 use tidings_service::RecordOutcome;
 use uuid::Uuid;
 
+use self::waits::is_retry;
 use super::history::{Happened, Held, History, How, Kind, Order, Place, Process};
 
 /// The part of a revocation's time reserved for stopping and for the last commit.
@@ -53,6 +55,8 @@ struct Run {
     origin: TopicPartition,
     epoch: u64,
     offsets: Vec<u64>,
+    /// The assigned partition: of a retry topic, or the origin of the records.
+    from: TopicPartition,
 }
 
 struct Checker<'a> {
@@ -66,6 +70,10 @@ struct Checker<'a> {
     ran: BTreeMap<Place, usize>,
     completed: HashSet<Uuid>,
     buried: BTreeSet<Place>,
+    /// Records that were forwarded, which settles their offsets.
+    forwarded: BTreeSet<Place>,
+    /// When a record is due in a retry topic, at the earliest.
+    due: BTreeMap<(Name, Place), Duration>,
     published: HashMap<Uuid, BTreeSet<Uuid>>,
     /// Nothing has happened that excuses a second handling.
     calm: bool,
@@ -88,6 +96,8 @@ pub(crate) fn check(history: &History) -> Vec<Anomaly> {
         ran: BTreeMap::new(),
         completed: HashSet::new(),
         buried: BTreeSet::new(),
+        forwarded: BTreeSet::new(),
+        due: BTreeMap::new(),
         published: HashMap::new(),
         calm: true,
         patient: true,
@@ -144,6 +154,10 @@ impl Checker<'_> {
             Happened::Ended { run, how, .. } => self.ended(*run, how),
             Happened::Published { cause, id, .. } => drop(self.published.entry(*cause).or_default().insert(*id)),
             Happened::Buried { place, ok: true, .. } => drop(self.buried.insert(place.clone())),
+            Happened::Forwarding { topic, place, due } => {
+                let known = self.due.entry((topic.clone(), place.clone())).or_insert(*due);
+                *known = (*known).min(*due);
+            }
             Happened::Completed { process, id } => self.completed(*process, *id),
             Happened::Observed { process, what, place, epoch } => self.observed(*process, *what, place, *epoch),
             Happened::Stopped { process, ok: false } => self.found("failed", format!("process {process} failed")),
@@ -158,7 +172,11 @@ impl Checker<'_> {
     fn committing(&mut self, process: Process, origin: &TopicPartition, epoch: u64, next: u64) {
         let upto = |offset| Place { origin: origin.clone(), offset };
         let open: Vec<_> = self.history.log.range(upto(0)..upto(next)).map(|(place, _)| place).collect();
-        let open: Vec<_> = open.into_iter().filter(|p| !self.settled.contains_key(p)).map(|p| p.offset).collect();
+        let open: Vec<_> = open
+            .into_iter()
+            .filter(|p| !self.settled.contains_key(p) && !self.forwarded.contains(p))
+            .map(|p| p.offset)
+            .collect();
         if !open.is_empty() {
             let text = format!("process {process} commits {origin} up to {next} in epoch {epoch}, open: {open:?}");
             self.found("committed past unfinished work", text);
@@ -171,13 +189,18 @@ impl Checker<'_> {
     fn released(&mut self, process: Process, origin: &TopicPartition) {
         // Work of a lost assignment is fenced, and not waited for.
         let epoch = self.assigned.get(&(process, origin.clone())).map(|assigned| assigned.epoch);
-        let of_it = |run: &&Run| run.process == process && run.origin == *origin && Some(run.epoch) == epoch;
+        let of_it = |run: &&Run| run.process == process && run.from == *origin && Some(run.epoch) == epoch;
         let going_on = self.runs.values().find(of_it);
         if let Some(offsets) = going_on.map(|run| run.offsets.clone()) {
             let text = format!("process {process} gives up {origin} while a handler has {offsets:?}");
             self.found("delivered after revocation", text);
         }
         let Some(assigned) = self.assigned.remove(&(process, origin.clone())) else { return };
+        if is_retry(origin) {
+            // Its records are known by their originals: all of them are settled, or some may come again.
+            self.calm &= assigned.committed == assigned.given.last().map(|last| last + 1).or(assigned.committed);
+            return;
+        }
         let open = |offset: &&u64| !assigned.settled.contains(offset) || assigned.late.contains(offset);
         let open = assigned.given.iter().find(open).copied();
         let watermark = open.or_else(|| assigned.given.last().map(|last| last + 1)).unwrap_or(assigned.start);
@@ -202,6 +225,9 @@ impl Checker<'_> {
     fn began(&mut self, process: Process, run: u64, origin: &TopicPartition, epoch: u64, offsets: &[u64]) {
         // A dropped process stops when its tasks are next polled: a real process is gone by then.
         let crashed = self.crashed.contains(&process);
+        if let Some(from) = self.waited(process, origin, epoch) {
+            return self.began_again(process, run, (origin, from), epoch, offsets);
+        }
         match self.assigned.get(&(process, origin.clone())) {
             Some(assigned) if assigned.epoch == epoch && !assigned.revoking => {}
             _ if crashed => {}
@@ -218,8 +244,8 @@ impl Checker<'_> {
                 self.found("handled again after it was completed", format!("{origin} {offset} by process {process}"));
             }
         }
-        let (origin, offsets) = (origin.clone(), offsets.to_vec());
-        self.runs.insert(run, Run { process, origin, epoch, offsets });
+        let (origin, from, offsets) = (origin.clone(), origin.clone(), offsets.to_vec());
+        self.runs.insert(run, Run { process, origin, epoch, offsets, from });
     }
 
     /// Checks that records that must precede the one at `offset` are settled, or before it in the same batch.
@@ -258,7 +284,7 @@ impl Checker<'_> {
     fn ended(&mut self, run: u64, how: &How) {
         let Some(run) = self.runs.remove(&run) else { return };
         if *how == How::Dropped
-            && let Some(assigned) = self.assigned.get_mut(&(run.process, run.origin.clone()))
+            && let Some(assigned) = self.assigned.get_mut(&(run.process, run.from.clone()))
             && assigned.epoch == run.epoch
             && assigned.revoking
         {
@@ -299,12 +325,17 @@ impl Checker<'_> {
                 Some("dead-lettered, and the next attempt would succeed")
             }
             RecordOutcome::Retried => return,
+            RecordOutcome::Forwarded if self.due.keys().all(|(_, due)| due != place) => Some("forwarded to nowhere"),
             _ => None,
         };
         if let Some(problem) = problem {
             self.found("settled wrongly", format!("process {process}, {} {}: {problem}", place.origin, place.offset));
         }
-        *self.settled.entry(place.clone()).or_default() += 1;
+        if what == RecordOutcome::Forwarded {
+            self.forwarded.insert(place.clone());
+        } else {
+            *self.settled.entry(place.clone()).or_default() += 1;
+        }
         // A record settled after the deadline may be too late to be committed.
         let stopped = self.stops.get(&process).is_some_and(|stop| self.now > *stop);
         // Work of an earlier assignment settles nothing of this one.

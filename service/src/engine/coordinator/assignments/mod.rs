@@ -148,7 +148,9 @@ impl Assignments {
     }
 
     fn assigned(&mut self, assignment: Assignment, now: Instant) {
-        let (id, replaced) = self.partitions.assign(assignment, now);
+        let tiers = self.shared.policy.tiers.as_ref();
+        let tier = tiers.and_then(|tiers| tiers.place(&assignment.partition.topic)).map(|(_, level)| *level);
+        let (id, replaced) = self.partitions.assign(assignment, tier, now);
         replaced.into_iter().for_each(|id| self.workers.revoke(id));
         if self.is_stopping {
             // None of its work has begun.
@@ -161,6 +163,7 @@ impl Assignments {
         match partition.admit(fetched) {
             Admitted::Dispatch(dispatch) => self.dispatch(id, [dispatch]),
             Admitted::Nothing => {}
+            Admitted::Waiting => self.dispatch_due(id, now),
             Admitted::Rewound(assignment, fetched) => {
                 let reached = partition.reached();
                 let committed = partition.committed_offset();
@@ -171,6 +174,24 @@ impl Assignments {
                 }
                 self.records(fetched, now);
             }
+        }
+    }
+
+    /// Dispatches the records of retry topics that are due; looks at `all` partitions if the wall clock may have been set.
+    pub(super) fn wake(&mut self, all: bool, now: Instant) {
+        if self.shared.policy.tiers.is_some() {
+            let ids = if all { self.partitions.ids() } else { self.partitions.due_now(now) };
+            ids.into_iter().for_each(|id| self.dispatch_due(id, now));
+        }
+    }
+
+    /// Dispatches the records of an assignment of a retry topic that are due, until a bound is reached.
+    fn dispatch_due(&mut self, id: AssignmentId, now: Instant) {
+        let Some(tiers) = self.shared.policy.tiers.clone() else { return };
+        while let Some(partition) = self.partitions.get_mut(id) {
+            let has_room = !self.bounds.is_full();
+            let Some(dispatch) = partition.take_due(has_room, now, |due| tiers.may_run(due)) else { return };
+            self.dispatch(id, [dispatch]);
         }
     }
 
@@ -367,7 +388,7 @@ impl Assignments {
         self.partitions.iter().any(Partition::is_troubled)
     }
 
-    /// Returns when the next step of an assignment that ends is due.
+    /// Returns when the next step of an assignment that ends, or a record of a retry topic, is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.partitions.due()
     }

@@ -62,7 +62,7 @@ impl Assignments {
                 partition.watch.hold_up(now);
             }
             partition.check_clock(wall, !starts_held);
-            let age = self.shared.board.age(partition.lowest().map(|record| record.timestamp), now);
+            let age = self.shared.board.age(partition.oldest(), now);
             let age = age.saturating_sub(partition.clock_ahead());
             partition.sample(age >= stall_after, stall_after, now);
             let look_after = LOOK_INTO_AFTER.min(stall_after);

@@ -1,5 +1,6 @@
 //! One assignment of a partition: what it admits, what may be committed, and how it ends.
 
+mod due;
 mod view;
 
 use std::collections::BTreeSet;
@@ -13,9 +14,11 @@ use super::held::Held;
 use super::revocation::{Leave, LeaveStep, Remaining, Revocation};
 use super::tracker::Tracker;
 use super::troubles::{Troubles, reason};
+use super::waiting::Waiting;
 use super::watch::Watch;
 use crate::engine::assigned::{Assigned, AssignmentId};
 use crate::engine::messages::Cause;
+use crate::engine::tiers::Level;
 use crate::logs;
 use crate::status::{Hold, PauseReason};
 
@@ -34,6 +37,8 @@ pub(super) struct Partition {
     pauses: BTreeSet<PauseReason>,
     held: Held,
     revocation: Option<Revocation>,
+    /// The records that are not due, if the partition is of a retry topic.
+    waiting: Option<Box<Waiting>>,
     pub(super) watch: Watch,
 }
 
@@ -67,18 +72,21 @@ pub(super) enum Admitted {
     Dispatch(Dispatch),
     /// They are kept until the assignment starts, or belong to another one.
     Nothing,
+    /// They are of a retry topic, and are dispatched when they are due.
+    Waiting,
     /// They come below those that were read: the log was truncated or recreated. Another assignment has to take them.
     Rewound(Assignment, Fetched),
 }
 
 impl Partition {
-    /// Creates the state of a new assignment, which is `behind` an earlier one that has not ended.
-    pub(super) fn new(id: AssignmentId, assignment: &Assignment, behind: bool) -> Self {
+    /// Creates the state of a new assignment, which is `behind` an earlier one that has not ended; `tier` is the level of
+    /// a retry topic.
+    pub(super) fn new(id: AssignmentId, assignment: &Assignment, behind: bool, tier: Option<Level>) -> Self {
         // A committed offset beyond the start is of a former log.
         let committed = assignment.committed == Some(assignment.start_offset);
         let pauses = if committed && !behind { BTreeSet::new() } else { [PauseReason::Starting].into() };
         Self {
-            assigned: Arc::new(Assigned::new(id, Arc::new(assignment.partition.clone()), assignment.epoch)),
+            assigned: Arc::new(Assigned::new(id, Arc::new(assignment.partition.clone()), assignment.epoch, tier)),
             tracker: Tracker::new(assignment.start_offset),
             committed: assignment.committed,
             fenced: false,
@@ -88,6 +96,7 @@ impl Partition {
             pauses,
             held: Held::default(),
             revocation: None,
+            waiting: tier.map(|_| Box::default()),
             watch: Watch::new(assignment.committed.filter(|committed| *committed > assignment.start_offset)),
         }
     }
@@ -138,6 +147,10 @@ impl Partition {
         }
         self.held.read_on(fetched.next_offset);
         self.end = self.end.max(fetched.next_offset);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.push(fetched);
+            return Admitted::Waiting;
+        }
         self.watch.clock.fetched(fetched.batch.records().last().map(|record| record.timestamp));
         if self.may_begin() {
             return Admitted::Dispatch(self.dispatch(fetched));
@@ -187,7 +200,8 @@ impl Partition {
 
     /// Returns the offset after the last record received.
     pub(super) fn reached(&self) -> u64 {
-        self.start.early.last().map_or(self.tracker.next(), |fetched| fetched.next_offset)
+        let early = self.start.early.last().map(|fetched| fetched.next_offset);
+        early.or_else(|| self.waiting.as_ref()?.reached()).unwrap_or(self.tracker.next())
     }
 
     /// Settles records of a batch; returns the bytes that are not in flight any more.
@@ -301,6 +315,7 @@ impl Partition {
         }
         self.revocation = Some(Revocation::new(leave, limit, now));
         self.assigned.stop();
+        self.waiting.iter_mut().for_each(|waiting| waiting.clear());
         self.start.dropped = self.start.early.drain(..).map(|fetched| fetched.batch.len()).sum();
         true
     }
@@ -323,9 +338,12 @@ impl Partition {
         Some(step)
     }
 
-    /// Returns when the next step of its end is due.
+    /// Returns when the next step of its end, or a record of a retry topic, is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.revocation.as_ref()?.due()
+        match &self.revocation {
+            Some(revocation) => revocation.due(),
+            None => self.next_due(),
+        }
     }
 
     /// Returns whether only its release is left.
@@ -348,7 +366,7 @@ impl Partition {
 
     /// Returns whether nothing of it is in flight, and nothing waits to be dispatched.
     pub(super) fn is_idle(&self) -> bool {
-        self.tracker.unsettled() == 0 && self.start.early.is_empty() && !self.is_leaving()
+        self.tracker.unsettled() == 0 && self.start.early.is_empty() && !self.is_leaving() && !self.is_due_soon()
     }
 
     /// Returns whether all that was settled is committed.
@@ -358,12 +376,12 @@ impl Partition {
 
     /// Returns whether everything up to the end of the log is committed.
     pub(super) fn is_at_end(&self) -> bool {
-        self.committed.is_some_and(|committed| committed >= self.end)
+        self.committed.is_some_and(|committed| committed >= self.due_end())
     }
 
     /// Returns whether progress is expected: there is lag, and it can be read.
     pub(super) fn has_lag(&self) -> bool {
-        let due = if self.held.is_unreadable() { self.tracker.next() } else { self.end };
+        let due = if self.held.is_unreadable() { self.tracker.next() } else { self.due_end() };
         due > self.tracker.watermark()
     }
 }
@@ -436,7 +454,7 @@ mod tests {
             let mut assignment = Assignment::new(TopicPartition::new("t", 0), 1, 10);
             assignment.committed = committed.then_some(10);
             Self {
-                partition: Partition::new(1, &assignment, behind),
+                partition: Partition::new(1, &assignment, behind, None),
                 now: Instant::now(),
                 unsettled: BTreeSet::new(),
                 next_offset: 10,
@@ -468,7 +486,7 @@ mod tests {
             match self.partition.admit(Fetched::new(batch, 1, self.next_offset)) {
                 Admitted::Dispatch(dispatch) => self.dispatched(vec![dispatch]),
                 Admitted::Nothing => {}
-                Admitted::Rewound(..) => panic!("offsets only grow here"),
+                Admitted::Rewound(..) | Admitted::Waiting => panic!("offsets only grow here, and wait for nothing"),
             }
         }
 
@@ -607,7 +625,7 @@ mod tests {
             panic!("offsets below those that were read belong to another log")
         };
         assert_eq!((assignment.start_offset, assignment.committed), (4, None));
-        assert_eq!(Partition::new(2, &assignment, false).position(), Some(4), "the new start is committed");
+        assert_eq!(Partition::new(2, &assignment, false, None).position(), Some(4), "the new start is committed");
     }
 
     #[test]
@@ -622,7 +640,7 @@ mod tests {
     fn a_start_counts_as_committed_only_if_it_is() {
         let mut assignment = Assignment::new(TopicPartition::new("t", 0), 1, 10);
         assignment.committed = Some(99);
-        let mut partition = Partition::new(1, &assignment, false);
+        let mut partition = Partition::new(1, &assignment, false, None);
         assert!(partition.waits_for_commit());
         assert_eq!(partition.next_commit().map(|commit| commit.next_offset), Some(10));
     }

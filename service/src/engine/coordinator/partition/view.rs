@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_core::{StoredRecord, Timestamp};
+use tidings_core::{RetryRecord, StoredRecord, Timestamp};
 use tokio::time::Instant;
 
 use super::Partition;
@@ -15,7 +15,19 @@ use crate::telemetry::ClockGap;
 impl Partition {
     /// Returns the lag: the number of offsets that are not settled.
     fn lag(&self) -> u64 {
-        self.end.max(self.tracker.next()).saturating_sub(self.tracker.watermark())
+        self.due_end().saturating_sub(self.tracker.watermark())
+    }
+
+    /// Returns the number of offsets of a retry topic that wait until they are due.
+    fn waiting(&self) -> u64 {
+        self.end.max(self.tracker.next()).saturating_sub(self.due_end())
+    }
+
+    /// Returns from when on the lowest unsettled record counts as old: its timestamp, or the time when it was due.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        let lowest = self.lowest()?;
+        let due = self.assigned.tier.and_then(|_| RetryRecord::due_of(lowest));
+        Some(due.unwrap_or(lowest.timestamp))
     }
 
     /// Returns the lowest unsettled record, if one is in flight.
@@ -42,8 +54,10 @@ impl Partition {
             committed: self.committed,
             end: self.end,
             in_flight: self.tracker.unsettled(),
+            waiting: self.waiting(),
+            is_retry: self.assigned.tier.is_some(),
             bytes: self.tracker.bytes(),
-            oldest: self.lowest().map(|record| record.timestamp),
+            oldest: self.oldest(),
             unmoved: self.watch.unmoved(),
             stuck: self.watch.stuck(),
             is_rising: self.watch.is_rising(),
@@ -107,6 +121,7 @@ impl Partition {
             committed: self.committed,
             end: self.end,
             in_flight: self.tracker.unsettled(),
+            waiting: self.waiting(),
             paused: self.pauses.iter().copied().chain(unreadable).collect(),
             held: self.held.all(),
         }
