@@ -116,8 +116,8 @@ async fn both_text_formats_have_the_same_series_and_valid_names() {
     for metric in metrics() {
         let end = if metric.kind == MetricKind::Histogram { "_bucket" } else { "" };
         let wanted = format!("{}{end}", metric.name);
-        // Those of a store, of publishers, and what is not known.
-        let absent = ["tidings_claims", "tidings_publish", "tidings_group_members"];
+        // Those of a store, of publishers, of retry topics, and what is not known.
+        let absent = ["tidings_claims", "tidings_publish", "tidings_group_members", "tidings_retry_"];
         let is_absent = absent.iter().any(|name| metric.name.starts_with(name));
         assert!(is_absent || found.contains(&wanted), "{wanted}");
     }
@@ -174,7 +174,7 @@ async fn the_number_of_series_depends_on_partitions_and_handlers_only() {
     let has = |line: &&&str, label: &str| line.contains(&format!("{label}=\"")) && !line.contains("handler=\"\"");
     let partitions = of_service.iter().filter(|line| has(line, "partition")).count();
     let handlers = of_service.iter().filter(|line| has(line, "handler")).count();
-    assert_eq!((partitions, handlers), (10 * 8, 37 * 2), "{text}");
+    assert_eq!((partitions, handlers), (10 * 8, 38 * 2), "{text}");
     // All that a service can have of its own, but for the number of members, which only a surplus instance has.
     assert_eq!(of_service.len() - partitions - handlers, 40 - 1, "{text}");
     let letters = r#"tidings_dead_letters_total{service="meter",handler="a",kind="failed"} 1000"#;

@@ -76,6 +76,15 @@ pub(super) fn partitions<V: Into<Value>>(all: &Reading, emit: Emit<'_>, value: i
     each_partition(all, |labels, partition| emit(&labels, value(partition).into()));
 }
 
+/// Emits a value for each partition of a retry topic.
+pub(super) fn retries(all: &Reading, emit: Emit<'_>, value: impl Fn(&PartitionSnapshot) -> u64) {
+    each_partition(all, |labels, partition| {
+        if partition.is_retry {
+            emit(&labels, value(partition).into());
+        }
+    });
+}
+
 /// Emits, for each partition and state, whether it is in the state.
 pub(super) fn partition_states(all: &Reading, emit: Emit<'_>) {
     each_partition(all, |[service, group, topic, number], partition| {
@@ -124,6 +133,7 @@ pub(super) fn settled(all: &Reading, emit: Emit<'_>) {
                 ("duplicate", totals.duplicates),
                 ("skipped", totals.skipped),
                 ("dead_lettered", totals.dead_lettered),
+                ("forwarded", totals.forwarded),
             ];
             outcomes.into_iter().for_each(|(outcome, count)| emit(&[&service.label, handler, outcome], count.into()));
         }
@@ -145,9 +155,11 @@ pub(super) fn claims(service: &ServiceReading) -> Vec<(&'static str, u64)> {
     vec![("granted", claims.granted), ("refused", claims.refused), ("duplicate", claims.duplicates)]
 }
 
-/// Returns the pauses that began, except for those at a bound of what is in flight: these are part of the normal flow.
+/// Returns the pauses that began, except for those at a bound of what is in flight, and of retry topics that wait: these
+/// are part of the normal flow.
 pub(super) fn pauses(service: &ServiceReading) -> u64 {
-    let is_bound = |reason: &PauseReason| matches!(reason, PauseReason::Bytes | PauseReason::Span);
+    let is_bound =
+        |reason: &PauseReason| matches!(reason, PauseReason::Bytes | PauseReason::Span | PauseReason::Waiting);
     service.snapshot.counters.pauses.iter().filter(|(reason, _)| !is_bound(reason)).map(|(_, count)| count).sum()
 }
 

@@ -3,10 +3,11 @@
 use super::encode::Value;
 use super::read::{
     audit, claims, dead_letters, handlers, has_ended, of_list, outboxes, partition_states, partitions, pauses,
-    publishers, reasons, refused, relays, services, settled, some,
+    publishers, reasons, refused, relays, retries, services, settled, some,
 };
 use super::{Metric, MetricKind};
 use crate::sources::Reading;
+use tidings_service::telemetry::PartitionSnapshot;
 
 /// Takes the values of the labels, in the order of the table, and the value of a series.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(&[&str], Value);
@@ -46,7 +47,7 @@ const PARTITION: Labels = &["service", "group", "topic", "partition"];
 const PUBLISHER: Labels = &["publisher"];
 const RELAY: Labels = &["relay"];
 
-/// All metrics. A service has at most 40 series, and 10 for each partition, and 37 for each handler.
+/// All metrics. A service has at most 40 series, and 10 for each partition (12 of a retry topic), and 38 for each handler.
 pub(super) static ROWS: &[Row] = &[
     gauge("tidings_build_info", "", &["version"], "The version of tidings; always 1.", |_, emit| {
         emit(&[env!("CARGO_PKG_VERSION")], Value::Integer(1));
@@ -117,7 +118,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_pauses_total",
         "",
         SERVICE,
-        "Pauses of partitions that began, without those at a bound of what is in flight.",
+        "Pauses of partitions that began, without those at a bound of what is in flight and those of retry topics.",
         |all, emit| services(all, emit, pauses),
     ),
     gauge("tidings_claims_held", "", SERVICE, "Claims of events that exist now.", |all, emit| {
@@ -148,7 +149,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_settled_messages_total",
         "messages",
         &["service", "handler", "outcome"],
-        "Settled records: handled, duplicate, skipped or dead_lettered; without a handler, the label is empty.",
+        "Settled records: handled, duplicate, skipped, dead_lettered or forwarded; without a handler, the label is empty.",
         settled,
     ),
     counter(
@@ -185,6 +186,20 @@ pub(super) static ROWS: &[Row] = &[
         PARTITION,
         "Age of the oldest unsettled record by its timestamp; exactly 0 if there is none.",
         |all, emit| partitions(all, emit, |partition| partition.time_lag),
+    ),
+    gauge(
+        "tidings_retry_waiting_messages",
+        "messages",
+        PARTITION,
+        "Records of a retry topic that wait until they are due; they are no lag.",
+        |all, emit| retries(all, emit, |partition| partition.waiting),
+    ),
+    gauge(
+        "tidings_retry_due_messages",
+        "messages",
+        PARTITION,
+        "Records of a retry topic that are due and not settled.",
+        |all, emit| retries(all, emit, PartitionSnapshot::lag),
     ),
     gauge(
         "tidings_partition_state",

@@ -55,9 +55,14 @@ fn consumed(snapshot: &Snapshot, points: &mut Points<'_, u64>) {
 
 fn settled(snapshot: &Snapshot, points: &mut Points<'_, u64>) {
     let mut add = |totals: &Totals, of: Option<&Name>| {
-        let Totals { handled, duplicates, skipped, dead_lettered, .. } = *totals;
-        let outcomes =
-            [("handled", handled), ("duplicate", duplicates), ("skipped", skipped), ("dead_lettered", dead_lettered)];
+        let Totals { handled, duplicates, skipped, dead_lettered, forwarded, .. } = *totals;
+        let outcomes = [
+            ("handled", handled),
+            ("duplicate", duplicates),
+            ("skipped", skipped),
+            ("dead_lettered", dead_lettered),
+            ("forwarded", forwarded),
+        ];
         for (outcome, count) in outcomes {
             points.add(count, of.map(handler).into_iter().chain([KeyValue::new(OUTCOME, outcome)]));
         }

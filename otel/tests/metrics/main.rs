@@ -16,7 +16,7 @@ use self::points::Reader;
 /// The most series of a service, besides those of its partitions and handlers.
 const MAX_SERIES: usize = 40;
 const MAX_SERIES_PER_PARTITION: usize = 10;
-const MAX_SERIES_PER_HANDLER: usize = 50;
+const MAX_SERIES_PER_HANDLER: usize = 51;
 
 async fn start(reader: &Reader, transport: &(impl Transport + Clone), router: Router) -> ServiceHandle {
     let service = Service::new("s", router).layer(reader.metrics.layer(transport));
