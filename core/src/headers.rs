@@ -44,10 +44,9 @@ pub const REDRIVE_LETTER: &str = "redrive-letter";
 pub const RETRY_DUE: &str = "retry-due";
 /// On a record of a retry topic: the number of attempts so far.
 pub const RETRY_ATTEMPT: &str = "retry-attempt";
-/// On a record of a retry topic: the time at which it was first forwarded, in
-/// milliseconds.
+/// On a record of a retry topic: the time at which it was first forwarded, in milliseconds.
 pub const RETRY_FIRST_FAILED_AT: &str = "retry-first-failed-at";
-/// On a record of a retry topic: the service that forwarded it; others skip it.
+/// On a record of a retry topic: the service that forwarded it; other services skip it.
 pub const RETRY_SERVICE: &str = "retry-service";
 /// On a record of a retry topic: the handler that failed.
 pub const RETRY_HANDLER: &str = "retry-handler";
@@ -55,7 +54,7 @@ pub const RETRY_HANDLER: &str = "retry-handler";
 pub const RETRY_ERROR_KIND: &str = "retry-error-kind";
 /// On a record of a retry topic: the last error.
 pub const RETRY_ERROR: &str = "retry-error";
-/// On a record of a retry topic: the topic that the record comes from.
+/// On a record of a retry topic: the topic of the original.
 pub const RETRY_ORIGINAL_TOPIC: &str = "retry-original-topic";
 /// On a record of a retry topic: the partition of the original topic, decimal.
 pub const RETRY_ORIGINAL_PARTITION: &str = "retry-original-partition";

@@ -6,8 +6,7 @@
 //! handler's return value becomes an [`Outcome`]. An [`IdempotencyStore`] keeps what was handled, a [`DeadLetterSink`]
 //! what could not be.
 //!
-//! The traits are object-safe and batched; each numbers what it promises, and `tidings-conformance` has a case per
-//! number.
+//! The traits are object-safe and batched, and `tidings-conformance` has a case for each of their numbered promises.
 //!
 //! # Glossary
 //!
@@ -31,9 +30,10 @@
 //!   ([`LogReader`]).
 //! - **ACL**: an entry that allows or denies a principal an operation on a resource ([`Acl`]).
 //! - **trace context**: the trace and span of a record, in the headers that the W3C names ([`TraceContext`]).
-//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it, to
-//!   **redrive** to publish it to its topic again, to **discard** to close it otherwise, to **park** to set it aside
-//!   ([`Resolution`]). **retry topic**: where a record waits for another attempt; to **forward** is to publish it there.
+//! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it,
+//!   to **redrive** to publish it to its topic again, to **discard** to close it otherwise, to **park** to set it aside
+//!   ([`Resolution`]).
+//! - **retry topic**: a topic where a failed record waits for another attempt; to **forward** is to publish it there.
 //! - **audit record**, **chain**, **audit sink**: a record of a change, the numbered and hashed sequence that a writer
 //!   links it into, and the store of it ([`audit`]).
 //! - **directory**: where running instances of services keep a record of themselves ([`directory`](mod@directory)).

@@ -1,8 +1,8 @@
 //! Records in retry topics: a record that failed, and waits there for its next attempt.
 //!
-//! A record of a retry topic carries its original whole: key, value, headers, and in headers of its own the topic,
-//! partition, offset and timestamp. So each attempt is delivered as the original, and so is its dead letter: event id,
-//! derived ids and the letter's identity do not depend on where the record waited.
+//! A record of a retry topic contains the complete original: key, value and headers, and in added headers the topic,
+//! partition, offset and timestamp. So each attempt gets the original, and so does a dead letter: event id, derived ids
+//! and the letter's identity do not depend on where the record waited.
 
 use std::str::FromStr;
 
@@ -58,7 +58,7 @@ pub struct RetryRecord {
     pub origin: TopicPartition,
     /// The original, byte for byte.
     pub record: StoredRecord,
-    /// The time of the next attempt, not before.
+    /// The earliest time of the next attempt.
     pub due: Timestamp,
     /// The number of attempts so far.
     pub attempts: u32,
@@ -71,7 +71,7 @@ pub struct RetryRecord {
 }
 
 impl RetryRecord {
-    /// Creates the record of `service` about a record of `origin` that is due at `due`, without attempts and error.
+    /// Creates the retry record of `service` for a record of `origin`, due at `due`, with no attempts and no error.
     pub fn new(service: impl Into<Name>, origin: TopicPartition, record: StoredRecord, due: Timestamp) -> Self {
         Self {
             service: service.into(),
@@ -86,7 +86,7 @@ impl RetryRecord {
         }
     }
 
-    /// Encodes it as a record for the retry topic `topic`: key, value and headers of the original, followed by its own.
+    /// Encodes it as a record for the retry topic `topic`: the original's key, value and headers, then the added ones.
     ///
     /// More headers than [`MAX_PLAIN_HEADERS`] are packed into one.
     pub fn to_record(&self, topic: impl Into<Name>) -> Record {
@@ -110,11 +110,12 @@ impl RetryRecord {
         record
     }
 
-    /// Decodes a record of a retry topic. Its headers are found by name, the last of each; all others are the
+    /// Decodes a record of a retry topic. Of the added headers, the last of each name counts; all others are the
     /// original's.
     ///
     /// # Errors
-    /// [`Undecodable`](ErrorKind::Undecodable), with the header that is missing or wrong: it was not forwarded.
+    /// [`Undecodable`](ErrorKind::Undecodable), naming a header that is missing or malformed: the record was not
+    /// forwarded.
     pub fn from_record(record: &StoredRecord) -> Result<Self> {
         let own = Own::find(&record.headers);
         let mut original = StoredRecord::new(

@@ -85,8 +85,8 @@ pub async fn ensure_topics(admin: &dyn Admin, topics: &[Topic]) -> Result<Ensure
     Ok(report)
 }
 
-/// Creates the missing ones of `topics` as [`ensure_topics`] does, without dead-letter topics: for topics whose records
-/// are dead-lettered as those of another topic, such as retry topics.
+/// Creates the missing ones of `topics` as [`ensure_topics`] does, but without dead-letter topics: for topics whose
+/// records are dead-lettered as records of another topic, such as retry topics.
 ///
 /// # Errors
 /// [`Invalid`](ErrorKind::Invalid), before anything is created, for an invalid topic name; otherwise those of

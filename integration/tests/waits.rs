@@ -1,5 +1,5 @@
-//! Retry topics on a real Kafka: records wait in their topics through a restart and a rebalance, run when they are due and
-//! not before, and become letters with their first origin. Ignored where there is no Kafka.
+//! Retry topics on a real Kafka: records wait in their topics through a restart and a rebalance, run when they are due
+//! and not before, and become letters with their first origin. Ignored where there is no Kafka.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 /// The attempts of each record: their numbers and times.
 type Attempts = Arc<Mutex<BTreeMap<u32, Vec<(u32, Instant)>>>>;
 
-/// A record of the number n fails n modulo 4 times, and three times is too often.
+/// Fails the first n modulo 4 attempts of record n. Three failures are one too many for the retry topics.
 async fn attempt(delivery: Delivery, State(attempts): State<Attempts>) -> Result<(), BoxError> {
     let number: u32 = std::str::from_utf8(delivery.record().value.as_deref().unwrap_or_default())?.parse()?;
     let run = (delivery.attempt(), Instant::now());
@@ -66,7 +66,7 @@ async fn waits() -> TestResult {
         answer?;
     }
     timeout(LIMIT, first.caught_up()).await??;
-    // One that takes over what waits, and one that ends meanwhile.
+    // The second instance takes over the waiting records when the first one ends.
     let second = start(&transport, &topic, &attempts).await?;
     timeout(LIMIT, second.caught_up()).await??;
     first.shutdown(LIMIT).await?;

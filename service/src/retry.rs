@@ -1,9 +1,9 @@
 //! Retry policy: when a failed delivery is retried, and when it is dead-lettered.
 //!
-//! Retries happen in place: the record keeps its position, later records of its key wait, and other keys go on. A record
-//! that fails longer can wait in [retry topics](Retry::then_topics), where it holds nothing. Only a failure of the record
-//! counts; an error of the infrastructure ([`unavailable`](tidings_core::unavailable)) is repeated without limit and
-//! uses up no retry.
+//! Retries happen in place: the record keeps its position, later records of its key wait, and other keys go on. A
+//! record that still fails can wait in [retry topics](Retry::then_topics), where it holds back nothing. Only a failure
+//! of the record counts; an error of the infrastructure ([`unavailable`](tidings_core::unavailable)) is repeated
+//! without limit and uses up no retry.
 
 use std::time::Duration;
 
@@ -60,14 +60,14 @@ pub struct Retry {
     pub base: Duration,
     /// The longest wait before any retry. Defaults to [`Retry::DEFAULT_CAP`].
     pub cap: Duration,
-    /// The number of retries before the record is dead-lettered. Defaults to [`Retry::DEFAULT_MAX_RETRIES`].
+    /// The number of retries before a record is forwarded or dead-lettered. Defaults to [`Retry::DEFAULT_MAX_RETRIES`].
     pub max_retries: u32,
     /// Whether the wait is random; without jitter it is the longest one, so that tests can rely on it.
     pub jitter: bool,
     /// The delays of the retry topics, in their order; see [`then_topics`](Retry::then_topics). Defaults to none.
     pub topics: Vec<Duration>,
-    /// The time that a record waits longer in a retry topic, because the clocks of the hosts differ by up to this much.
-    /// Defaults to zero.
+    /// The maximum difference between the clocks of the hosts: records wait that much longer in retry topics. Defaults
+    /// to zero.
     pub max_clock_skew: Duration,
 }
 
@@ -116,16 +116,16 @@ impl Retry {
         self
     }
 
-    /// Lets a record that failed all its retries wait in retry topics, one after the other, each with one more attempt
-    /// after its delay. After the last one it is dead-lettered.
+    /// Adds retry topics: a record that has used up its retries waits in each of them in turn, with one more attempt
+    /// after each delay. After the last attempt it is dead-lettered.
     ///
-    /// Meanwhile the record holds neither its key nor the committed offset: later records of its key are handled before
-    /// it, so the order of a failing key is given up. The topic of a delay is `<topic>-retry-<service>-<delay>`, such as
-    /// `orders-retry-billing-30s`; [`Service::retry_topics`](crate::Service::retry_topics) returns all of them. The
-    /// service creates them by its [`TopicPolicy::Create`](crate::TopicPolicy::Create).
+    /// Meanwhile the record holds back neither its key nor the committed offset: later records of its key are handled
+    /// before it, so the order of a failing key is given up. The topic of a delay is `<topic>-retry-<service>-<delay>`,
+    /// such as `orders-retry-billing-30s`; [`Service::retry_topics`](crate::Service::retry_topics) returns all of them.
+    /// The service creates them by its [`TopicPolicy::Create`](crate::TopicPolicy::Create).
     ///
-    /// A record runs once the clock of the service that reads it has passed its due time, and
-    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition; never before. A failure that is
+    /// An attempt starts when the clock of the service that reads the record has passed the due time and
+    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition, never before. A record that is
     /// [rejected](tidings_core::reject), or that cannot be decoded, is dead-lettered at once.
     ///
     /// `start` refuses a delay below 1 ms, equal delays, more than [`Retry::MAX_TOPICS`], and impossible names.
@@ -160,7 +160,7 @@ impl Retry {
         self
     }
 
-    /// Sets by how much the clocks of the service's hosts may differ: records of retry topics wait longer by as much.
+    /// Sets the maximum difference between the clocks of the hosts: records wait that much longer in retry topics.
     #[must_use]
     pub const fn with_max_clock_skew(mut self, skew: Duration) -> Self {
         self.max_clock_skew = skew;

@@ -112,7 +112,7 @@ pub struct PartitionStatus {
     pub end: u64,
     /// The number of records that are fetched and not settled.
     pub in_flight: usize,
-    /// The number of offsets of a retry topic that wait until they are due; they are no lag.
+    /// The number of offsets of a retry topic that wait until they are due; they are not part of the lag.
     pub waiting: u64,
     /// The reasons why the partition is paused; empty if it is not.
     pub paused: Vec<PauseReason>,
@@ -292,7 +292,7 @@ pub struct Totals {
     pub retried: u64,
     /// Dead-lettered records.
     pub dead_lettered: u64,
-    /// Records forwarded to a retry topic, each time that they are.
+    /// Records forwarded to a retry topic; a record counts each time.
     pub forwarded: u64,
 }
 

@@ -94,7 +94,7 @@ impl<T: Transport + Clone> Harness<T> {
         let topics = service.topics();
         let missing = missing_from_policy(&service, &topics);
         let creates = matches!(service.topic_policy(), TopicPolicy::Create(_));
-        // A wrong name is an error of the service's own start.
+        // The start of the service reports an invalid name.
         let retry = service.retry_topics().into_iter().filter(|name| !creates && check_topic_name(name).is_ok());
         create_missing(transport, &missing, &retry.collect::<Vec<_>>()).await?;
         let topic_prefix = service.topic_prefix().clone();
@@ -139,13 +139,12 @@ impl<T: Transport + Clone> Harness<T> {
         self.running.status().await
     }
 
-    /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled, or
-    /// [wait](Fate::is_waiting).
-    /// To send one event twice, or with a header, see [`send_raw`](Self::send_raw).
+    /// Publishes `event` and waits until it, and all events that follow from it in this service, have settled or
+    /// [wait](Fate::is_waiting). To send one event twice, or with a header, see [`send_raw`](Self::send_raw).
     ///
     /// # Panics
-    /// If the event could not be published, the service does not read its topic, or it has not settled in time; the message contains the trace. See
-    /// [`try_send`](Self::try_send).
+    /// If the event could not be published, the service does not read its topic, or it has not settled in time; the
+    /// message contains the trace. See [`try_send`](Self::try_send).
     pub async fn send<E: Event>(&self, event: &E) -> Fate {
         expect(self.try_send(event).await)
     }

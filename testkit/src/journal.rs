@@ -106,8 +106,8 @@ struct State {
 struct Seen {
     event_type: String,
     event_id: Uuid,
-    /// The first settlement and its reason, but for that of a record that waits, which ends with its next attempt;
-    /// `None` while the record is open.
+    /// The first settlement and its reason, `None` while the record is open. The outcome of the next attempt replaces
+    /// that of a record that waits.
     settled: Option<(Settled, Option<String>)>,
     /// Handlers started, including attempts that an injection ended before the handler ran.
     attempts: u32,

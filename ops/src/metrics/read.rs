@@ -155,8 +155,8 @@ pub(super) fn claims(service: &ServiceReading) -> Vec<(&'static str, u64)> {
     vec![("granted", claims.granted), ("refused", claims.refused), ("duplicate", claims.duplicates)]
 }
 
-/// Returns the pauses that began, except for those at a bound of what is in flight, and of retry topics that wait: these
-/// are part of the normal flow.
+/// Returns the pauses that began, except at a bound of what is in flight and until a record is due: both are part of
+/// the normal flow.
 pub(super) fn pauses(service: &ServiceReading) -> u64 {
     let is_bound =
         |reason: &PauseReason| matches!(reason, PauseReason::Bytes | PauseReason::Span | PauseReason::Waiting);

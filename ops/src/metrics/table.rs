@@ -47,7 +47,7 @@ const PARTITION: Labels = &["service", "group", "topic", "partition"];
 const PUBLISHER: Labels = &["publisher"];
 const RELAY: Labels = &["relay"];
 
-/// All metrics. A service has at most 40 series, and 10 for each partition (12 of a retry topic), and 38 for each handler.
+/// All metrics. A service has at most 40 series, 10 for each partition (12 of a retry topic), and 38 for each handler.
 pub(super) static ROWS: &[Row] = &[
     gauge("tidings_build_info", "", &["version"], "The version of tidings; always 1.", |_, emit| {
         emit(&[env!("CARGO_PKG_VERSION")], Value::Integer(1));
@@ -118,7 +118,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_pauses_total",
         "",
         SERVICE,
-        "Pauses of partitions that began, without those at a bound of what is in flight and those of retry topics.",
+        "Pauses of partitions that began, except at a bound of what is in flight and until a record is due.",
         |all, emit| services(all, emit, pauses),
     ),
     gauge("tidings_claims_held", "", SERVICE, "Claims of events that exist now.", |all, emit| {
@@ -191,7 +191,7 @@ pub(super) static ROWS: &[Row] = &[
         "tidings_retry_waiting_messages",
         "messages",
         PARTITION,
-        "Records of a retry topic that wait until they are due; they are no lag.",
+        "Records of a retry topic that wait until they are due; they are not part of the lag.",
         |all, emit| retries(all, emit, |partition| partition.waiting),
     ),
     gauge(

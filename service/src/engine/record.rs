@@ -32,7 +32,7 @@ pub(crate) struct RecordId {
 #[derive(Debug)]
 pub(crate) struct PendingRecord {
     pub(crate) id: RecordId,
-    /// A batch of only this record; of a retry topic's record, of its original.
+    /// A batch of only this record; for a record of a retry topic, of its original.
     pub(crate) record: RecordBatch,
     /// `None` if the record has no handler.
     pub(crate) handler: Option<u32>,
@@ -58,7 +58,7 @@ struct Tries {
     reported: u32,
     /// The kind and text of the last error.
     error: Option<(ErrorKind, String)>,
-    /// What a record of a retry topic brings with it.
+    /// The past of a record of a retry topic.
     waited: Option<Waited>,
 }
 
@@ -197,7 +197,7 @@ impl PendingRecord {
         }
     }
 
-    /// Creates the original of the record at `index` of a chunk of a retry topic.
+    /// Restores the original of the record at `index` of a chunk of a retry topic.
     pub(crate) fn waited(
         chunk: &Chunk,
         index: u32,

@@ -120,7 +120,7 @@ impl ServiceHandle {
     }
 
     /// Waits until the service has handled and committed all records of its partitions: lag 0, nothing in flight. Records
-    /// that wait in a [retry topic](crate::Retry::then_topics) are no lag until they are due.
+    /// that wait in a [retry topic](crate::Retry::then_topics) are not part of the lag until they are due.
     ///
     /// Has no deadline: wrap it in a timeout if events may keep arriving. While paused partitions have lag it does not
     /// return. Cancel-safe.

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::wall_clock::{instant_of, time_at};
 use crate::retry::Retry;
 
-/// The time for which a retry topic keeps its records beyond its delay: that of an outage.
+/// Retention of a retry topic beyond its delay, so that waiting records survive an outage of the service.
 const KEPT_LONGER: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// The size of records that is assumed where a topic states none: Kafka's default.
+/// The maximum record size that is assumed if a topic states none: Kafka's default.
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
-/// The place of a retry topic among those of its topic, from 0.
+/// The index of a retry topic among those of its topic.
 pub(crate) type Level = u32;
 
 /// The retry topics of a service.
@@ -37,7 +37,7 @@ impl Tiers {
     /// Names the retry topics of `topics`; `None` if the policy has none.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) for a delay or a name that cannot be.
+    /// [`Invalid`](ErrorKind::Invalid) for an invalid delay or name.
     pub(crate) fn new(service: &str, topics: &[Name], retry: &Retry) -> Result<Option<Self>> {
         if retry.topics.is_empty() {
             return Ok(None);
@@ -108,7 +108,7 @@ impl Tiers {
         names.zip(&self.delays).map(spec).collect()
     }
 
-    /// Returns the present time, and the time at which a record is due that is forwarded now. Rounded up: by the same
+    /// Returns the current time, and the due time of a record that is forwarded now. Both are rounded up: by the same
     /// clock no record is early.
     pub(crate) fn forwarded(&self, delay: Duration) -> (Timestamp, Timestamp) {
         let now = time_at(Instant::now() + Duration::from_nanos(999_999));
@@ -134,7 +134,7 @@ fn text(delay: Duration) -> String {
     whole.map_or_else(|| format!("{millis}ms"), |(unit, length)| format!("{}{unit}", millis / length))
 }
 
-/// Returns the names of the retry topics, in order: not all of them need be possible.
+/// Returns the names of the retry topics, in order, without checking them.
 pub(crate) fn names_of(service: &str, topics: &[Name], retry: &Retry) -> Vec<Name> {
     topics.iter().flat_map(|topic| retry.topics.iter().map(|delay| name(topic, service, *delay))).collect()
 }

@@ -36,7 +36,7 @@ pub(super) async fn create_retry_topics(
 ) -> Result<()> {
     let mut wanted = Vec::new();
     for (name, found) in handled.iter().zip(admin.describe_topics(handled).await?) {
-        // A topic that is missing is reported with all others that are.
+        // A missing topic is reported later, together with the others.
         let Ok(found) = found else { continue };
         let listed = topics.iter().find(|topic| prefixed(prefix, &topic.name) == *name);
         let mut topic = listed.cloned().unwrap_or_else(|| Topic::new(name.clone()));
@@ -62,8 +62,8 @@ fn report(different: Vec<Difference>) {
     }
 }
 
-/// Replaces an error about one missing topic by an error that lists all of them, and how to create them: of those that
-/// are `read`, and the dead-letter topics of those that are `handled`.
+/// Replaces an error about one missing topic by an error that lists all missing topics, and how to create them: those
+/// that are `read`, and the dead-letter topics of those that are `handled`.
 pub(super) async fn all_missing(
     error: Error,
     transport: &dyn Transport,

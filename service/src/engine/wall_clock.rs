@@ -1,7 +1,7 @@
-//! The wall clock as tokio's clock shows it.
+//! A wall clock that advances with tokio's clock.
 //!
-//! By it a record waits for a time that another process has written. A test that pauses tokio's clock moves it exactly,
-//! and all services of the test agree; where the wall clock is set, it follows.
+//! Records wait by it for a time that another process has written. In a test that pauses tokio's clock it advances
+//! exactly, and is the same for all services. If the system's wall clock is set, it follows.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as RealInstant};
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::time::after;
 
-/// A smaller difference between the wall clock and the time that has passed is no step of the wall clock.
+/// The smallest difference between the system's wall clock and the time that has passed that counts as a step.
 const STEP: Duration = Duration::from_millis(250);
-/// A reading of the wall clock that took longer says nothing about a step.
+/// A reading of the system's wall clock that took longer is not used to detect a step.
 const READING: Duration = Duration::from_millis(20);
 
 /// The wall clock at a time of the monotonic clock. One for the process, so that its services agree.
@@ -35,7 +35,7 @@ pub(crate) fn time_at(instant: Instant) -> Timestamp {
     }
 }
 
-/// Returns when the wall clock shows `time`; an instant that has passed if it has been shown.
+/// Returns when the wall clock shows `time`; an instant in the past if that time has passed.
 pub(crate) fn instant_of(time: Timestamp) -> Instant {
     let Reading { wall, at } = read();
     let wait = u64::try_from(time.millis().saturating_sub(wall.millis())).unwrap_or(0);

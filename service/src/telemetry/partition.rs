@@ -27,9 +27,9 @@ pub struct PartitionSnapshot {
     pub end: u64,
     /// The number of records that are fetched and not settled.
     pub in_flight: usize,
-    /// The number of offsets of a retry topic that wait until they are due; they are no lag.
+    /// The number of offsets of a retry topic that wait until they are due; they are not part of the lag.
     pub waiting: u64,
-    /// Whether the partition is of a retry topic: its lag is the records that are due.
+    /// Whether the partition is of a retry topic: its lag counts only the records that are due.
     pub is_retry: bool,
     /// The bytes of the fetched batches that are not completely settled.
     pub bytes_in_flight: usize,

@@ -240,7 +240,7 @@ async fn the_topics_are_created_with_the_partitions_of_their_source_or_reported_
     assert!(error.report().contains("orders-retry-billing-5m"), "{}", error.report());
     let admin = transport.admin().await.expect("it is up");
     admin.create_partitions(&"orders".into(), 3, Default::default()).await.expect("it is up");
-    // Also of a topic that is not among those to create.
+    // Retry topics are created even for a topic that the policy does not create.
     let handle = started(service("billing", &runs).with_topics(TopicPolicy::Create(Vec::new())), &transport).await;
     let names = ["orders-retry-billing-30s", "orders-retry-billing-5m", "orders-retry-billing-1h"].map(Name::from);
     for found in admin.describe_topics(&names).await.expect("it is up") {
@@ -249,7 +249,7 @@ async fn the_topics_are_created_with_the_partitions_of_their_source_or_reported_
     handle.shutdown(Duration::from_secs(5)).await.expect("it stops");
 }
 
-/// Ten thousand records, of which each waits up to three times, while the group is rebalanced, partitions are lost, and
+/// Ten thousand records, each of which waits up to three times, while the group is rebalanced, partitions are lost, and
 /// the broker is down for a while.
 #[tokio::test(start_paused = true)]
 async fn no_record_is_early_or_lost_through_rebalances_and_outages() {

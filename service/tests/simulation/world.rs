@@ -137,7 +137,7 @@ impl World {
         if setting.store { service.with_idempotency(tap) } else { service }
     }
 
-    /// Returns a policy of as many attempts with retry topics as without.
+    /// Returns a policy with the same number of attempts with and without retry topics.
     fn retry(&self) -> Retry {
         let tiers = &self.setting.tiers;
         let in_place = MAX_RETRIES - u32::try_from(tiers.len()).unwrap();
@@ -332,7 +332,7 @@ impl World {
         let mut last = (0, Instant::now());
         loop {
             let committed = self.committed().await;
-            // Later than what is committed: a record that was forwarded since is beyond it.
+            // Read after the committed offsets, so that it includes records that were forwarded since.
             let ends = self.ends().await;
             if ends.iter().all(|(origin, end)| committed.get(origin) == Some(end)) {
                 return None;

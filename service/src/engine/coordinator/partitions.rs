@@ -173,7 +173,7 @@ impl Partitions {
         self.current.len() == progress.len() && self.iter().all(Partition::is_at_end)
     }
 
-    /// Returns the assignments that something is due of.
+    /// Returns the assignments that have a step or a record that is due.
     pub(super) fn due_now(&self, now: Instant) -> Vec<AssignmentId> {
         let is_due = |partition: &Partition| partition.due().is_some_and(|due| due <= now);
         self.all.iter().filter(|(_, partition)| is_due(partition)).map(|(id, _)| *id).collect()

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 /// Fetched records in order, and when the first of them may run.
 ///
-/// Its memory is what the consumer had fetched when the partition was paused for the first one.
+/// Holds at most what the consumer had fetched when the partition was paused.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     held: VecDeque<Fetched>,
-    /// When the first record may run, once that was looked up.
+    /// When the first record may run, as of the last look.
     head: Option<Instant>,
-    /// As of the last look, the first record is not due.
+    /// Whether the first record was not due at the last look.
     is_waiting: bool,
 }
 
@@ -25,7 +25,7 @@ impl Waiting {
         self.held.push_back(fetched);
     }
 
-    /// Looks whether the first record is due; `may_run` returns when a record that is due at a time may run.
+    /// Checks whether the first record is due; `may_run` returns when a record that is due at a time may run.
     pub(super) fn look(&mut self, now: Instant, may_run: impl Fn(Timestamp) -> Instant) {
         let due = self.held.front().map(|fetched| fetched.batch.records().first().map_or(now, |r| at(r, now, may_run)));
         (self.head, self.is_waiting) = (due, due.is_some_and(|due| due > now));
@@ -63,7 +63,7 @@ impl Waiting {
     }
 }
 
-/// Returns when a record may run. One without a due time is none of this service, and waits for nothing.
+/// Returns when a record may run. One without a due time was not forwarded by this service, and does not wait.
 fn at(record: &StoredRecord, now: Instant, may_run: impl Fn(Timestamp) -> Instant) -> Instant {
     RetryRecord::due_of(record).map_or(now, may_run)
 }

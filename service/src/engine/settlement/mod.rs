@@ -26,8 +26,8 @@ pub(crate) trait Settlement: Debug + Send + Sync {
     /// is final.
     async fn publish(&self, outputs: Vec<Output>) -> Vec<(Output, Result<()>)>;
 
-    /// Forwards records to their retry topics; returns a result for each. An error that is not of an infrastructure kind
-    /// is final.
+    /// Forwards records to their retry topics; returns a result for each. An error that is not of an infrastructure
+    /// kind is final.
     async fn forward(&self, records: Vec<Record>) -> Vec<Result<()>>;
 
     /// Writes dead letters; returns a result for each.

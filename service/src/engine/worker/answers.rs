@@ -34,7 +34,7 @@ impl Parts {
         }
     }
 
-    /// Settles a record that waits in a retry topic. Its claim is released first: the next attempt claims the event again.
+    /// Settles a record that was forwarded. Its claim is released first: the next attempt claims the event again.
     fn forwarded(&mut self, mut record: PendingRecord) {
         if let Some((guard, attempts)) = record.take_claim_with_attempts() {
             self.claimer.release(guard, attempts);

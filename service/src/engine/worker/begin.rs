@@ -105,7 +105,7 @@ impl Parts {
             self.bury_crashed(record, crashes);
             return Turn::Taken;
         }
-        // An error of a batch counts against none of its records.
+        // A batch error that names no record counts against none of them.
         if record.has_failed()
             && record.failures() > self.shared.policy.retry.max_retries
             && let Some((kind, text)) = record.take_error()

@@ -353,7 +353,7 @@ mod tests {
         assert_eq!([next(0), next(1), next(2)], [Next::Retry(Duration::ZERO), Next::Retry(Duration::ZERO), Next::Bury]);
     }
 
-    /// Returns the next step of a record that has failed, with two retries.
+    /// Returns the next step of a record that has failed, under a policy of two retries.
     fn last(failures: u32, waited: bool, next_tier: Option<(Level, Duration)>, failure: Failure) -> Next {
         let record = Delivered { key: None, failures, needs_claim: false, waited, next_tier };
         let cause = FailureCause::Handler(failure);

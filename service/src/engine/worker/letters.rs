@@ -24,7 +24,7 @@ impl Parts {
         }
     }
 
-    /// Forwards a record to a retry topic: it is settled when the broker has it there.
+    /// Forwards a record to a retry topic: it is settled when the broker has acknowledged it there.
     pub(super) fn forward(
         &mut self,
         mut record: PendingRecord,

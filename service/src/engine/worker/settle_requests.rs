@@ -115,8 +115,8 @@ impl Request for Complete {
     type Answer = ();
     const PEER: &'static str = "the idempotency store";
 
-    /// Takes events of one lease: they are completed under the lease that claimed them, even if it has expired. An event
-    /// that no other lease has claimed since still belongs to it, and need not be handled again.
+    /// Takes events of one lease: they are completed under the lease that claimed them, even if it has expired. An
+    /// event that no other lease has claimed since still belongs to it, and need not be handled again.
     fn take(&self, waiting: &mut Vec<Entry<PendingRecord>>) -> Vec<Entry<PendingRecord>> {
         let lease = |entry: &Entry<PendingRecord>| guard(&entry.item).map(|guard| guard.lease().id);
         let first = waiting.first().and_then(lease);

@@ -19,7 +19,7 @@ impl Parts {
                 Some(record) if record.needs_claim() => self.claimer.claim_fresh(record),
                 Some(record) => ready.push_back(record),
                 None => {
-                    // Another service's, if the names of two services' topics are equal; or foreign.
+                    // Forwarded by another service whose retry topic has the same name, or not forwarded at all.
                     let record = self.pending(chunk, index, None);
                     self.settle(record, RecordOutcome::Skipped, Some("not forwarded by this service"));
                 }

@@ -197,7 +197,7 @@ impl Checker<'_> {
         }
         let Some(assigned) = self.assigned.remove(&(process, origin.clone())) else { return };
         if is_retry(origin) {
-            // Its records are known by their originals: all of them are settled, or some may come again.
+            // Its records are known only by their originals: unless all are committed, some may be delivered again.
             self.calm &= assigned.committed == assigned.given.last().map(|last| last + 1).or(assigned.committed);
             return;
         }

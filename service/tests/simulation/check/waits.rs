@@ -1,5 +1,5 @@
-//! Checks the attempts of records that waited in retry topics. They are of the originals, so their place and order are
-//! those of the first read, and only their epoch is that of the retry topic's assignment.
+//! Checks the attempts of records that waited in retry topics. They get the originals, so their place and order are
+//! those of the first read; only their epoch is that of the retry topic's assignment.
 
 use std::time::Duration;
 

@@ -177,7 +177,7 @@ impl Assignments {
         }
     }
 
-    /// Dispatches the records of retry topics that are due; looks at `all` partitions if the wall clock may have been set.
+    /// Dispatches the records of retry topics that are due; checks `all` partitions in case the wall clock was set.
     pub(super) fn wake(&mut self, all: bool, now: Instant) {
         if self.shared.policy.tiers.is_some() {
             let ids = if all { self.partitions.ids() } else { self.partitions.due_now(now) };

@@ -8,13 +8,14 @@ use tokio::time::Instant;
 use super::{Dispatch, Partition};
 use crate::status::PauseReason;
 
-/// Due times are rounded up to milliseconds, and so are timers: callers that wait for catching up after a delay, as tests
-/// do, wait for the records that were due by then.
+/// Due times and timers are rounded up to milliseconds. A caller that waits for a delay and then for the service to
+/// catch up, as tests do, also waits for records that are due within this time.
 const SOON: Duration = Duration::from_millis(10);
 
 impl Partition {
-    /// Looks whether the next record of a retry topic is due, and takes those that are, if there is room for them and
-    /// the partition is not paused for another reason; `may_run` returns when a record that is due at a time may run.
+    /// Takes the records of a retry topic that are due, if there is room for them and the partition is not paused for
+    /// another reason. Pauses the partition if its next record is not due. `may_run` returns when a record that is due
+    /// at a time may run.
     pub(crate) fn take_due(
         &mut self,
         has_room: bool,
@@ -34,13 +35,13 @@ impl Partition {
         self.may_begin() && !self.is_leaving() && self.pauses.iter().all(|reason| *reason == PauseReason::Waiting)
     }
 
-    /// Returns the end of what may run now: records of a retry topic that are not due are no lag.
+    /// Returns the end of what may run now: records of a retry topic that are not due are not part of the lag.
     pub(super) fn due_end(&self) -> u64 {
         let end = self.end.max(self.tracker.next());
         if self.waiting.as_ref().is_some_and(|waiting| waiting.is_waiting()) { self.tracker.next() } else { end }
     }
 
-    /// Returns whether a record that is held may be dispatched now, or nearly so.
+    /// Returns whether a record that is held may be dispatched now, or within [`SOON`].
     pub(super) fn is_due_soon(&self) -> bool {
         self.next_due().is_some_and(|due| due <= Instant::now() + SOON)
     }

@@ -79,8 +79,8 @@ pub(super) enum Admitted {
 }
 
 impl Partition {
-    /// Creates the state of a new assignment, which is `behind` an earlier one that has not ended; `tier` is the level of
-    /// a retry topic.
+    /// Creates the state of a new assignment, which is `behind` an earlier one that has not ended; `tier` is the level
+    /// of a retry topic.
     pub(super) fn new(id: AssignmentId, assignment: &Assignment, behind: bool, tier: Option<Level>) -> Self {
         // A committed offset beyond the start is of a former log.
         let committed = assignment.committed == Some(assignment.start_offset);
@@ -338,7 +338,7 @@ impl Partition {
         Some(step)
     }
 
-    /// Returns when the next step of its end, or a record of a retry topic, is due.
+    /// Returns when the next step of the revocation, or a record of a retry topic, is due.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.revocation {
             Some(revocation) => revocation.due(),

@@ -23,7 +23,7 @@ impl Partition {
         self.end.max(self.tracker.next()).saturating_sub(self.due_end())
     }
 
-    /// Returns from when on the lowest unsettled record counts as old: its timestamp, or the time when it was due.
+    /// Returns the time from which the age of the lowest unsettled record counts: its timestamp, or its due time.
     pub(crate) fn oldest(&self) -> Option<Timestamp> {
         let lowest = self.lowest()?;
         let due = self.assigned.tier.and_then(|_| RetryRecord::due_of(lowest));
