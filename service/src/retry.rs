@@ -19,7 +19,8 @@ impl Retry {
     /// The default of [`Retry::max_retries`].
     pub const DEFAULT_MAX_RETRIES: u32 = 3;
 
-    /// The maximum number of [retry topics](Retry::then_topics) of each topic.
+    /// The maximum number of [retry topics](Retry::then_topics) of each topic, with the
+    /// [former ones](Retry::with_former_topics).
     pub const MAX_TOPICS: usize = 16;
 }
 
@@ -66,6 +67,9 @@ pub struct Retry {
     pub jitter: bool,
     /// The delays of the retry topics, in their order; see [`then_topics`](Retry::then_topics). Defaults to none.
     pub topics: Vec<Duration>,
+    /// The delays of retry topics that are only read; see [`with_former_topics`](Retry::with_former_topics). Defaults to
+    /// none.
+    pub former_topics: Vec<Duration>,
     /// The maximum difference between the clocks of the hosts: records wait that much longer in retry topics. Defaults
     /// to zero.
     pub max_clock_skew: Duration,
@@ -86,6 +90,7 @@ impl Retry {
             max_retries: Retry::DEFAULT_MAX_RETRIES,
             jitter: true,
             topics: Vec::new(),
+            former_topics: Vec::new(),
             max_clock_skew: Duration::ZERO,
         }
     }
@@ -125,7 +130,8 @@ impl Retry {
     /// The service creates them by its [`TopicPolicy::Create`](crate::TopicPolicy::Create).
     ///
     /// An attempt starts when the clock of the service that reads the record has passed the due time and
-    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition, never before. A record that is
+    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition, and at the latest when the delay and that time have
+    /// passed since it was fetched, in case the clock of the service that forwarded it was wrong. A record that is
     /// [rejected](tidings_core::reject), or that cannot be decoded, is dead-lettered at once.
     ///
     /// `start` refuses a delay below 1 ms, equal delays, more than [`Retry::MAX_TOPICS`], and impossible names.
@@ -157,6 +163,29 @@ impl Retry {
     #[must_use]
     pub fn then_topics(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
         self.topics = delays.into_iter().collect();
+        self
+    }
+
+    /// Reads the retry topics of delays that were removed from [`then_topics`](Self::then_topics), and puts no records in
+    /// them: what waits there is tried once more, and then waits for the next longer delay, or is dead-lettered.
+    ///
+    /// Without this nothing reads what waits in the topics of a removed delay, and it is lost when their retention ends.
+    /// Remove the delay here when all instances run this policy and the topics are empty. The constraints are those of
+    /// `then_topics`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tidings_service::Retry;
+    ///
+    /// let minutes = |minutes| Duration::from_secs(60 * minutes);
+    /// // It was `then_topics([minutes(1), minutes(5), minutes(60)])`.
+    /// let retry = Retry::default().then_topics([minutes(1), minutes(60)]).with_former_topics([minutes(5)]);
+    /// assert_eq!(retry.former_topics, [minutes(5)]);
+    /// ```
+    #[must_use]
+    pub fn with_former_topics(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
+        self.former_topics = delays.into_iter().collect();
         self
     }
 

@@ -231,7 +231,7 @@ fn log_started(shared: &Shared, options: &Options, topics: &[Name]) {
         dead_letters: &sink.as_deref().unwrap_or("the transport's"),
     };
     line.log();
-    if let Some(tiers) = &shared.policy.tiers {
+    if let Some(tiers) = shared.policy.tiers.as_ref().filter(|tiers| !tiers.delays().is_empty()) {
         let delays: Vec<_> = tiers.delays().iter().map(|delay| format!("{delay:?}")).collect();
         logs::RetryTopics { service: &shared.identity.service.as_str(), delays: &delays.join(", ") }.log();
     }

@@ -7,25 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidings_core::{
-    DEAD_LETTER_ROOM, Error, ErrorKind, Name, Result, Timestamp, Topic, check_topic_name, dead_letter_state_topic,
-    dead_letter_topic,
+    Cleanup, DEAD_LETTER_ROOM, Error, ErrorKind, Name, Result, Timestamp, Topic, check_topic_name,
+    dead_letter_state_topic, dead_letter_topic,
 };
 use tokio::time::Instant;
 
 use super::wall_clock::{instant_of, time_at};
 use crate::retry::Retry;
+use crate::time::after;
 
 /// Retention of a retry topic beyond its delay, so that waiting records survive an outage of the service.
 const KEPT_LONGER: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The maximum record size that is assumed if a topic states none: Kafka's default.
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
-/// The index of a retry topic among those of its topic.
+/// The index of a retry topic among those of its topic: first those in which records are put, then the former ones.
 pub(crate) type Level = u32;
 
 /// The retry topics of a service.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     delays: Vec<Duration>,
+    /// Delays whose topics are read, and not written any more.
+    former: Vec<Duration>,
     max_clock_skew: Duration,
     /// The retry topics of each topic, in the order of the delays.
     of_topic: BTreeMap<Name, Vec<Name>>,
@@ -39,22 +42,22 @@ impl Tiers {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for an invalid delay or name.
     pub(crate) fn new(service: &str, topics: &[Name], retry: &Retry) -> Result<Option<Self>> {
-        if retry.topics.is_empty() {
+        if delays_of(retry).next().is_none() {
             return Ok(None);
         }
         let wrong = |what: String| Error::new(ErrorKind::Invalid, format!("name the retry topics: {what}"));
-        if retry.topics.len() > Retry::MAX_TOPICS {
-            let (count, most) = (retry.topics.len(), Retry::MAX_TOPICS);
+        let (count, most) = (delays_of(retry).count(), Retry::MAX_TOPICS);
+        if count > most {
             return Err(wrong(format!("there are {count} delays, and at most {most} are possible")));
         }
-        if let Some(delay) = retry.topics.iter().find(|delay| delay.as_millis() == 0) {
+        if let Some(delay) = delays_of(retry).find(|delay| delay.as_millis() == 0) {
             return Err(wrong(format!("the delay {delay:?} is below 1 ms")));
         }
         let letters = topics.iter().flat_map(|topic| [dead_letter_topic(topic), dead_letter_state_topic(topic)]);
         let mut taken: BTreeSet<Name> = letters.chain(topics.iter().cloned()).collect();
         let (mut of_topic, mut places) = (BTreeMap::new(), BTreeMap::new());
         for topic in topics {
-            let names: Vec<_> = retry.topics.iter().map(|delay| name(topic, service, *delay)).collect();
+            let names: Vec<_> = delays_of(retry).map(|delay| name(topic, service, delay)).collect();
             for (level, name) in (0..).zip(&names) {
                 check_topic_name(name).map_err(|e| e.in_context(format_args!("name the retry topics of {topic:?}")))?;
                 if !taken.insert(name.clone()) {
@@ -64,8 +67,8 @@ impl Tiers {
             }
             of_topic.insert(topic.clone(), names);
         }
-        let (delays, max_clock_skew) = (retry.topics.clone(), retry.max_clock_skew);
-        Ok(Some(Self { delays, max_clock_skew, of_topic, places }))
+        let (delays, former) = (retry.topics.clone(), retry.former_topics.clone());
+        Ok(Some(Self { delays, former, max_clock_skew: retry.max_clock_skew, of_topic, places }))
     }
 
     /// Returns all retry topics, sorted.
@@ -73,7 +76,7 @@ impl Tiers {
         self.places.keys()
     }
 
-    /// Returns the delays, in order.
+    /// Returns the delays of the topics in which records are put, in order.
     pub(crate) fn delays(&self) -> &[Duration] {
         &self.delays
     }
@@ -83,10 +86,22 @@ impl Tiers {
         self.places.get(topic)
     }
 
-    /// Returns the level after the one in which a record waited, with its delay.
+    /// Returns the level after the one in which a record waited, with its delay. After a former one that is the first
+    /// with a longer delay.
     pub(crate) fn next(&self, waited: Option<Level>) -> Option<(Level, Duration)> {
-        let level = waited.map_or(0, |level| level + 1);
-        self.delays.get(level as usize).map(|delay| (level, *delay))
+        let is_after = |(level, delay): &(Level, Duration)| match waited {
+            None => true,
+            Some(waited) => match self.former.get((waited as usize).wrapping_sub(self.delays.len())) {
+                Some(former) => delay > former,
+                None => *level > waited,
+            },
+        };
+        (0..).zip(self.delays.iter().copied()).find(is_after)
+    }
+
+    /// Returns the delay of a level.
+    fn delay(&self, level: Level) -> Duration {
+        self.delays.iter().chain(&self.former).nth(level as usize).copied().unwrap_or_default()
     }
 
     /// Returns the retry topic of `topic` at this level.
@@ -100,12 +115,13 @@ impl Tiers {
         let spec = |(name, delay): (&Name, &Duration)| {
             let mut spec = Topic::new(name.clone())
                 .with_partitions(topic.partitions)
+                .with_cleanup(Cleanup::Delete)
                 .with_retention(delay.saturating_add(KEPT_LONGER))
                 .with_max_record_bytes(topic.max_record_bytes.unwrap_or(USUAL_RECORD_BYTES) + DEAD_LETTER_ROOM);
             spec.replication = topic.replication;
             spec
         };
-        names.zip(&self.delays).map(spec).collect()
+        names.zip(self.delays.iter().chain(&self.former)).map(spec).collect()
     }
 
     /// Returns the current time, and the due time of a record that is forwarded now. Both are rounded up: by the same
@@ -115,10 +131,17 @@ impl Tiers {
         (now, now.saturating_add(delay))
     }
 
-    /// Returns when a record may run that is due at `due`.
-    pub(crate) fn may_run(&self, due: Timestamp) -> Instant {
-        instant_of(due.saturating_add(self.max_clock_skew))
+    /// Returns when a record of this level may run that is due at `due` and was fetched at `fetched`. It was forwarded
+    /// before it was fetched, so that a due time by a clock that was wrong delays it by no more than its delay.
+    pub(crate) fn may_run(&self, level: Level, due: Timestamp, fetched: Instant) -> Instant {
+        let latest = after(fetched, self.delay(level).saturating_add(self.max_clock_skew));
+        instant_of(due.saturating_add(self.max_clock_skew)).min(latest)
     }
+}
+
+/// Returns the delays of all retry topics that are read, in the order of their levels.
+fn delays_of(retry: &Retry) -> impl Iterator<Item = Duration> {
+    retry.topics.iter().chain(&retry.former_topics).copied()
 }
 
 /// Returns the name of a retry topic.
@@ -136,7 +159,7 @@ fn text(delay: Duration) -> String {
 
 /// Returns the names of the retry topics, in order, without checking them.
 pub(crate) fn names_of(service: &str, topics: &[Name], retry: &Retry) -> Vec<Name> {
-    topics.iter().flat_map(|topic| retry.topics.iter().map(|delay| name(topic, service, *delay))).collect()
+    topics.iter().flat_map(|topic| delays_of(retry).map(|delay| name(topic, service, delay))).collect()
 }
 
 #[cfg(test)]
@@ -184,7 +207,7 @@ mod tests {
         let sent = Instant::now();
         let (at, due) = tiers.forwarded(Duration::from_secs(30));
         assert_eq!(due, at.saturating_add(Duration::from_secs(30)));
-        let waited = tiers.may_run(due).saturating_duration_since(sent);
+        let waited = tiers.may_run(0, due, Instant::now()).saturating_duration_since(sent);
         assert!(waited >= Duration::from_secs(30) && waited <= Duration::from_millis(30_001), "{waited:?}");
     }
 
@@ -193,9 +216,24 @@ mod tests {
         let retry = Retry::never().then_topics([Duration::from_secs(5)]).with_max_clock_skew(Duration::from_secs(2));
         let tiers = Tiers::new("s", &["t".into()], &retry).unwrap().unwrap();
         let (_, due) = tiers.forwarded(Duration::from_secs(5));
-        let waited = tiers.may_run(due).saturating_duration_since(Instant::now());
+        let waited = tiers.may_run(0, due, Instant::now()).saturating_duration_since(Instant::now());
         assert!(waited >= Duration::from_secs(7), "{waited:?}");
-        let never = tiers.may_run(Timestamp::from_millis(i64::MAX));
-        assert!(never > Instant::now() + KEPT_LONGER, "a time beyond all clocks is no overflow");
+        let latest = tiers.may_run(0, Timestamp::from_millis(i64::MAX), Instant::now());
+        assert_eq!(latest, Instant::now() + Duration::from_secs(7), "the due time is by a clock that was wrong");
+    }
+
+    #[test]
+    fn a_former_delay_is_followed_by_the_next_longer_one() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let retry = Retry::never().then_topics([minutes(1), minutes(60)]).with_former_topics([minutes(5), minutes(90)]);
+        let tiers = Tiers::new("s", &["t".into()], &retry).unwrap().unwrap();
+        assert_eq!(tiers.place(&"t-retry-s-5m".into()), Some(&("t".into(), 2)));
+        let next = [None, Some(0), Some(1), Some(2), Some(3)].map(|level| tiers.next(level).map(|(level, _)| level));
+        assert_eq!(next, [Some(0), Some(1), None, Some(1), None]);
+        let former = Retry::never().with_former_topics([minutes(5)]);
+        let tiers = Tiers::new("s", &["t".into()], &former).unwrap().unwrap();
+        assert_eq!((tiers.next(None), tiers.next(Some(0))), (None, None));
+        let specs = tiers.specs(&Topic::new("t"));
+        assert_eq!((specs.len(), specs[0].cleanup), (1, Some(Cleanup::Delete)));
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_core::{BoxError, Delivery, ErrorKind, Header, RawBatch, Record, Start, headers};
-use tidings_memory::{MemoryStore, PublishFault};
+use tidings_memory::{MemoryStore, MemoryTransport, PublishFault};
+use tidings_service::telemetry::PartitionState;
 use tidings_service::{BatchOptions, HandlerExt, PauseReason, Retry, Router, Service, State};
 use tokio::time::sleep;
 
@@ -188,4 +189,89 @@ async fn a_record_that_waited_is_not_given_up_for_the_failure_of_another() {
     let letters = letters(&transport, "orders-dlq").await;
     let lettered: Vec<_> = letters.iter().filter_map(|letter| letter.record.value.as_deref()).collect();
     assert_eq!(lettered, [b"bad"], "{:?}", runs.all());
+}
+
+/// Publishes the first record of the retry topic again, with this header changed.
+async fn forged(transport: &MemoryTransport, header: &'static str, value: String) {
+    let waiting = records(transport, "orders-retry-billing-30s").await.remove(0);
+    let mut forged = Record::tombstone("orders-retry-billing-30s").with_headers(waiting.headers);
+    forged.headers.set(header, value);
+    (forged.key, forged.value) = (waiting.key, waiting.value);
+    publish(transport, vec![forged]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_time_by_a_wrong_clock_holds_back_nothing_for_longer_than_the_delay() {
+    let (transport, runs) = (orders().await, Runs::new());
+    let service = started(service("billing", &runs), &transport).await;
+    publish(&transport, vec![order("a", "later:3")]).await;
+    caught_up(&service).await;
+    forged(&transport, headers::RETRY_DUE, i64::MAX.to_string()).await;
+    caught_up(&service).await;
+    sleep(Duration::from_secs(10)).await;
+    publish(&transport, vec![order("b", "later:3")]).await;
+    caught_up(&service).await;
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(runs.seconds("later:3"), [0, 0, 10, 10, 30], "it is not early either");
+    sleep(Duration::from_secs(40)).await;
+    caught_up(&service).await;
+    assert_eq!((runs.all().len(), service.snapshot().waiting()), (7, 0), "{:?}", runs.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_of_attempts_beyond_all_is_no_overflow() {
+    let (transport, runs) = (orders().await, Runs::new());
+    let service = started(service("billing", &runs), &transport).await;
+    publish(&transport, vec![order("a", "later:3")]).await;
+    caught_up(&service).await;
+    forged(&transport, headers::RETRY_ATTEMPT, u32::MAX.to_string()).await;
+    sleep(Duration::from_secs(60)).await;
+    caught_up(&service).await;
+    assert_eq!(runs.all().last().map(|run| run.2), Some(u32::MAX));
+    assert_eq!(service.status().await.totals.handled, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_removed_delay_is_still_read() {
+    let (transport, runs) = (orders().await, Runs::new());
+    let first = started(service("billing", &runs), &transport).await;
+    publish(&transport, vec![order("a", "bad")]).await;
+    caught_up(&first).await;
+    first.shutdown(Duration::from_secs(1)).await.expect("it stops");
+    let fewer = Retry::never().then_topics([DELAYS[1]]).with_former_topics([DELAYS[0]]);
+    let second = started(service("billing", &runs).with_retry(fewer), &transport).await;
+    sleep(Duration::from_secs(40)).await;
+    publish(&transport, vec![order("b", "bad")]).await;
+    sleep(Duration::from_secs(1_000)).await;
+    caught_up(&second).await;
+    assert_eq!(runs.seconds("bad"), [0, 0, 30, 40, 330, 340]);
+    assert_eq!(records(&transport, "orders-retry-billing-30s").await.len(), 1, "nothing more waits there");
+    assert_eq!(letters(&transport, "orders-dlq").await.len(), 2);
+}
+
+/// Hangs when its record has waited.
+async fn hangs(delivery: Delivery) -> Result<(), BoxError> {
+    if delivery.attempt() > 1 {
+        std::future::pending::<()>().await;
+    }
+    Err("not yet".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_due_record_that_hangs_is_a_stall_while_another_waits() {
+    let transport = orders().await;
+    let router = Router::new().on_topic("orders", hangs);
+    let service = Service::new("billing", router)
+        .with_retry(Retry::never().then_topics([DELAYS[2]]))
+        .with_handler_timeout(None)
+        .with_stall_after(Duration::from_secs(60));
+    let service = started(service, &transport).await;
+    publish(&transport, vec![order("a", "x")]).await;
+    sleep(Duration::from_secs(1_800)).await;
+    publish(&transport, vec![order("b", "y")]).await;
+    sleep(Duration::from_secs(2_100)).await;
+    let snapshot = service.snapshot();
+    assert_eq!((snapshot.waiting(), snapshot.due()), (1, 1));
+    let tier = snapshot.partitions.iter().find(|p| p.partition.topic != "orders").expect("it is assigned");
+    assert_eq!(tier.state, PartitionState::Stalled);
 }

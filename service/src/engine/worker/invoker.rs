@@ -159,7 +159,7 @@ impl Invoker {
     /// Returns a delivery of records of one assignment and one handler.
     pub(super) fn delivery(&self, handler: usize, records: &[PendingRecord]) -> Delivery {
         let first = &records[0];
-        let attempt = records.iter().map(PendingRecord::own_failures).max().unwrap_or(0) + 1;
+        let attempt = records.iter().map(PendingRecord::own_failures).max().unwrap_or(0).saturating_add(1);
         let runs = records.iter().map(|record| record.runs).max().unwrap_or(1);
         let mut delivery = Delivery::new(first.record.clone(), self.context(handler))
             .with_attempt(attempt)

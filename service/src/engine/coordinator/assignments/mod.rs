@@ -190,7 +190,7 @@ impl Assignments {
         let Some(tiers) = self.shared.policy.tiers.clone() else { return };
         while let Some(partition) = self.partitions.get_mut(id) {
             let has_room = !self.bounds.is_full();
-            let Some(dispatch) = partition.take_due(has_room, now, |due| tiers.may_run(due)) else { return };
+            let Some(dispatch) = partition.take_due(has_room, now, &tiers) else { return };
             self.dispatch(id, [dispatch]);
         }
     }

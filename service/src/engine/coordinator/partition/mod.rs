@@ -148,7 +148,7 @@ impl Partition {
         self.held.read_on(fetched.next_offset);
         self.end = self.end.max(fetched.next_offset);
         if let Some(waiting) = &mut self.waiting {
-            waiting.push(fetched);
+            waiting.push(fetched, Instant::now());
             return Admitted::Waiting;
         }
         self.watch.clock.fetched(fetched.batch.records().last().map(|record| record.timestamp));
@@ -267,7 +267,7 @@ impl Partition {
     /// Returns whether its records must not be fetched now. Those of a partition that is being revoked would not be
     /// handled here.
     pub(super) fn wants_pause(&self) -> bool {
-        !self.pauses.is_empty() || self.is_leaving()
+        !self.pauses.is_empty() || self.is_leaving() || self.holds_records()
     }
 
     /// Tells the workers whether it is paused at a bound; returns whether it is now and was not before.

@@ -106,9 +106,11 @@ impl Partition {
         }
     }
 
-    /// Returns whether it is not paused, except at a bound: then it is expected to make progress.
+    /// Returns whether it is not paused, except at a bound, or because its next record is not due, while earlier ones
+    /// are in flight: then it is expected to make progress.
     pub(crate) fn is_free(&self) -> bool {
-        self.pauses.iter().all(|reason| reason.is_bound()) && !self.held.is_unreadable()
+        self.pauses.iter().all(|reason| reason.is_bound() || *reason == PauseReason::Waiting)
+            && !self.held.is_unreadable()
     }
 
     pub(crate) fn status(&self) -> PartitionStatus {
