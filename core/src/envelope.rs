@@ -106,7 +106,7 @@ impl<E> Envelope<E> {
     }
 }
 
-/// An envelope that borrows its payload, as a [`Codec`] writes it.
+/// An envelope that borrows its payload, as a [`Codec`](crate::codec::Codec) writes it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct EnvelopeRef<'a, E> {
