@@ -130,8 +130,8 @@ impl Retry {
     /// The service creates them by its [`TopicPolicy::Create`](crate::TopicPolicy::Create).
     ///
     /// An attempt starts when the clock of the service that reads the record has passed the due time and
-    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition, and at the latest when the delay and that time have
-    /// passed since it was fetched, in case the clock of the service that forwarded it was wrong. A record that is
+    /// [`max_clock_skew`](Self::with_max_clock_skew) in addition, and at the latest a minute after the delay and that time
+    /// have passed since it was fetched, in case the clock of the service that forwarded it was wrong. A record that is
     /// [rejected](tidings_core::reject), or that cannot be decoded, is dead-lettered at once.
     ///
     /// `start` refuses a delay below 1 ms, equal delays, more than [`Retry::MAX_TOPICS`], and impossible names.

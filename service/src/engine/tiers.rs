@@ -18,6 +18,8 @@ use crate::time::after;
 
 /// Retention of a retry topic beyond its delay, so that waiting records survive an outage of the service.
 const KEPT_LONGER: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// A due time that is further off than the delay and this time comes from a clock that is wrong, or was forged.
+const WRONG_CLOCK: Duration = Duration::from_secs(60);
 /// The maximum record size that is assumed if a topic states none: Kafka's default.
 const USUAL_RECORD_BYTES: u64 = 1_048_588;
 /// The index of a retry topic among those of its topic: first those in which records are put, then the former ones.
@@ -131,10 +133,12 @@ impl Tiers {
         (now, now.saturating_add(delay))
     }
 
-    /// Returns when a record of this level may run that is due at `due` and was fetched at `fetched`. It was forwarded
-    /// before it was fetched, so that a due time by a clock that was wrong delays it by no more than its delay.
+    /// Returns when a record of this level may run that is due at `due` and was fetched at `fetched`: by this host's clock,
+    /// but at the latest [`WRONG_CLOCK`] after its delay. That has passed by then, because the record was forwarded before
+    /// it was fetched.
     pub(crate) fn may_run(&self, level: Level, due: Timestamp, fetched: Instant) -> Instant {
-        let latest = after(fetched, self.delay(level).saturating_add(self.max_clock_skew));
+        let wait = self.delay(level).saturating_add(self.max_clock_skew).saturating_add(WRONG_CLOCK);
+        let latest = after(fetched, wait);
         instant_of(due.saturating_add(self.max_clock_skew)).min(latest)
     }
 }
@@ -219,7 +223,10 @@ mod tests {
         let waited = tiers.may_run(0, due, Instant::now()).saturating_duration_since(Instant::now());
         assert!(waited >= Duration::from_secs(7), "{waited:?}");
         let latest = tiers.may_run(0, Timestamp::from_millis(i64::MAX), Instant::now());
-        assert_eq!(latest, Instant::now() + Duration::from_secs(7), "the due time is by a clock that was wrong");
+        assert_eq!(latest, Instant::now() + Duration::from_secs(67), "the due time is by a clock that was wrong");
+        let ahead = Timestamp::from_millis(due.millis() + 2_000);
+        let waited = tiers.may_run(0, ahead, Instant::now()).saturating_duration_since(Instant::now());
+        assert!(waited >= Duration::from_secs(9), "a clock that is ahead by the skew counts: {waited:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The records of a retry topic's partition that are fetched and not due yet.
 //!
 //! Those of one topic have one delay, so the first that is not due holds back only records that are not due either. A due
-//! time is what another host wrote by its clock: no record waits longer than the delay after it was fetched.
+//! time is what another host wrote by its clock: no record waits much longer than the delay after it was fetched.
 
 use std::collections::VecDeque;
 
