@@ -17,7 +17,7 @@ use tidings::audit::{Auditor, MemoryAudit};
 use tidings::memory::{MemoryStore, MemoryTransport};
 use tidings::ops::{Ops, generate};
 use tidings::telemetry::{HealthOptions, OutboxSnapshot, RelaySnapshot, RelayStats};
-use tidings::{BoxError, Delivery, Record, Router, Service, ServiceHandle, State, Transport, reject};
+use tidings::{BoxError, Delivery, Record, Retry, Router, Service, ServiceHandle, State, Transport, reject};
 use tidings_integration::{get, interview_platform};
 use tidings_testbed::{Error, Suite};
 use tokio::sync::Semaphore;
@@ -28,7 +28,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
-    let case = || async { tokio::task::spawn_blocking(each_panel).await? };
+    let case = || async {
+        let retries = with_retry_topics().await?;
+        tokio::task::spawn_blocking(move || each_panel(&retries)).await?
+    };
     Suite::new()
         .with_case("each_panel_of_the_dashboard_shows_data", case)
         .with_case("alerts_fire_in_trouble_and_clear_after_it", alerts_fire)
@@ -57,12 +60,20 @@ impl RelayStats for Relay {
     }
 }
 
-fn each_panel() -> Result<(), BoxError> {
+/// Starts a service with a retry topic, which the platform does not have either.
+async fn with_retry_topics() -> Result<ServiceHandle, BoxError> {
+    let retry = Retry::default().then_topics([Duration::from_secs(30)]);
+    let router = Router::new().on_topic("orders", async |_: Delivery| {});
+    Ok(Service::new("billing", router).with_retry(retry).start(&MemoryTransport::new()).await?)
+}
+
+fn each_panel(retries: &ServiceHandle) -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     let (_platform, platform) = started()?;
     let relay: Arc<dyn RelayStats> = Arc::new(Relay);
     // The platform has no audit trail either.
-    let others = Ops::new().with_relay(relay).with_audit(Auditor::new(MemoryAudit::new())).serve("127.0.0.1:0")?;
+    let others = Ops::new().with_service(retries).with_relay(relay);
+    let others = others.with_audit(Auditor::new(MemoryAudit::new())).serve("127.0.0.1:0")?;
     let targets = format!("['{platform}', '{}']", others.local_addr());
     let (_prometheus, address) = prometheus(directory.path(), &targets, &generate::alerts())?;
 

@@ -178,7 +178,7 @@ impl Retry {
     ///
     /// use tidings_service::Retry;
     ///
-    /// let minutes = |minutes| Duration::from_secs(60 * minutes);
+    /// let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     /// // It was `then_topics([minutes(1), minutes(5), minutes(60)])`.
     /// let retry = Retry::default().then_topics([minutes(1), minutes(60)]).with_former_topics([minutes(5)]);
     /// assert_eq!(retry.former_topics, [minutes(5)]);

@@ -57,6 +57,8 @@ const HANDLERS: &[Panel] = &[
     panel("Failed deliveries", "tidings_failures_total", Form::Rate, &["service", "handler"]),
     panel("Dead letters", "tidings_dead_letters_total", Form::Rate, &["service", "handler", "kind"]),
     panel("Retries", "tidings_retries_total", Form::Rate, &["service", "handler"]),
+    panel("Records that wait to be retried", "tidings_retry_waiting_messages", Form::Sum, &["group", "topic"]),
+    panel("Retries that are due", "tidings_retry_due_messages", Form::Sum, &["group", "topic"]),
     panel("Returned events", "tidings_returned_messages_total", Form::Rate, &["service"]),
     panel("Failures of returned events", "tidings_return_failures_total", Form::Rate, &["service"]),
 ];

@@ -31,7 +31,8 @@ pub(crate) fn time_at(instant: Instant) -> Timestamp {
     let instant = instant.into_std();
     match instant.checked_duration_since(at) {
         Some(passed) => wall.saturating_add(passed),
-        None => wall.saturating_sub(at.saturating_duration_since(instant)),
+        // Rounded up, so that times on both sides of the reading are rounded in one direction.
+        None => wall.saturating_sub(at.saturating_duration_since(instant) + Duration::from_nanos(999_999)),
     }
 }
 

@@ -61,7 +61,7 @@ impl fmt::Display for AttributeValue {
 /// for byte, unless the envelope's field has been changed since.
 ///
 /// ```
-/// # #[derive(serde::Serialize, serde::Deserialize)] struct Paid { cents: u32 }
+/// # #[derive(Debug, serde::Serialize, serde::Deserialize)] struct Paid { cents: u32 }
 /// # impl tidings_core::Event for Paid {
 /// #     type Codec = tidings_core::codec::CloudEvents;
 /// #     const TOPIC: &'static str = "payments";

@@ -34,7 +34,7 @@ impl ClusterClient {
         for (at, topic) in made.into_iter().enumerate() {
             answers.push(topic.map(|topic| drop(possible.insert(at, topic))));
         }
-        for round in rounds(&names, |at| possible.contains_key(&at)) {
+        for round in rounds(&names, |at| possible.contains_key(&at).then_some(topics[at].0.partitions)) {
             let asked: Vec<NewTopic> = round.iter().filter_map(|at| possible.remove(at)).collect();
             let options = CreateTopicsOptions::default().timeout(self.limit);
             let mut all = self.client().create_topics(asked, options).await;
@@ -54,7 +54,7 @@ impl ClusterClient {
         let names: Vec<&str> = topics.iter().map(Name::as_str).collect();
         let mut answers: Vec<Result<()>> = names.iter().map(|name| check_topic_name(name)).collect();
         let possible: Vec<bool> = answers.iter().map(Result::is_ok).collect();
-        for round in rounds(&names, |at| possible[at]) {
+        for round in rounds(&names, |at| possible[at].then_some(0)) {
             let asked = round.iter().map(|at| names[*at]);
             let options = DeleteTopicsOptions::default().timeout(self.limit);
             let mut all = self.client().delete_topics(asked, options).await;
@@ -163,29 +163,54 @@ fn invalid(what: String, error: KrafkaError) -> Error {
 /// Maximum number of topics in a request: the broker must answer for all of them within the timeout of one request.
 const MAX_IN_REQUEST: usize = 100;
 
-/// Returns the indices of the topics in each request. A name occurs once in a request: a repeated name goes into a
-/// later one, so that it gets its own answer.
-fn rounds(names: &[&str], is_possible: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
-    let mut rounds: Vec<(Vec<usize>, BTreeSet<&str>)> = Vec::new();
-    for (at, name) in names.iter().enumerate().filter(|(at, _)| is_possible(*at)) {
-        // After the last round that contains the name.
-        let after = rounds.iter().rposition(|(_, taken)| taken.contains(name)).map_or(0, |last| last + 1);
-        match rounds[after..].iter_mut().find(|(round, _)| round.len() < MAX_IN_REQUEST) {
-            Some((round, taken)) => {
-                round.push(at);
-                taken.insert(name);
-            }
-            None => rounds.push((vec![at], BTreeSet::from([*name]))),
-        }
+/// Maximum number of partitions that topics of a request have together: controllers refuse a whole request for more.
+const MAX_PARTITIONS_IN_REQUEST: u64 = 10_000;
+
+/// Topics of one request.
+#[derive(Default)]
+struct Round<'a> {
+    places: Vec<usize>,
+    names: BTreeSet<&'a str>,
+    partitions: u64,
+}
+
+impl Round<'_> {
+    fn has_room(&self, partitions: u32) -> bool {
+        self.places.len() < MAX_IN_REQUEST
+            && self.partitions.saturating_add(partitions.into()) <= MAX_PARTITIONS_IN_REQUEST
     }
-    rounds.into_iter().map(|(round, _)| round).collect()
+}
+
+/// Returns the indices of the topics in each request; `partitions` returns how many partitions a topic gets, `None` for
+/// one that is not requested. A name occurs once in a request: a repeated name goes into a later one, so that it gets its
+/// own answer.
+fn rounds(names: &[&str], partitions: impl Fn(usize) -> Option<u32>) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<Round<'_>> = Vec::new();
+    for (at, name) in names.iter().enumerate() {
+        let Some(partitions) = partitions(at) else { continue };
+        // After the last round that contains the name.
+        let after = rounds.iter().rposition(|round| round.names.contains(name)).map_or(0, |last| last + 1);
+        let place = match rounds[after..].iter().position(|round| round.has_room(partitions)) {
+            Some(place) => after + place,
+            None => {
+                rounds.push(Round::default());
+                rounds.len() - 1
+            }
+        };
+        let round = &mut rounds[place];
+        round.places.push(at);
+        round.names.insert(name);
+        round.partitions = round.partitions.saturating_add(partitions.into());
+    }
+    rounds.into_iter().map(|round| round.places).collect()
 }
 
 /// Converts a topic to be created.
 fn new_topic(topic: &Topic, settings: &BTreeMap<String, String>, what: impl Fn() -> String) -> Result<NewTopic> {
     check_topic_name(&topic.name)?;
     check_settings(settings).map_err(|e| Error::caused_by(e.kind(), what(), e))?;
-    let count = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
+    // Brokers answer the highest number that can be sent as if they had failed.
+    let count = i32::try_from(topic.partitions).map_err(|e| Error::caused_by(ErrorKind::Invalid, what(), e))?;
     let copies = topic.replication.map_or(-1, |r| i16::try_from(r).unwrap_or(i16::MAX));
     let mut made = NewTopic::new(topic.name.as_str(), count, copies).map_err(|e| invalid(what(), e))?;
     for (setting, value) in settings {
@@ -224,10 +249,16 @@ mod tests {
 
     #[test]
     fn a_name_occurs_once_in_a_request_and_repeated_ones_follow() {
-        assert_eq!(rounds(&["a", "b", "a", "c", "a"], |at| at != 3), [vec![0, 1], vec![2], vec![4]]);
+        assert_eq!(rounds(&["a", "b", "a", "c", "a"], |at| (at != 3).then_some(1)), [vec![0, 1], vec![2], vec![4]]);
         let many: Vec<String> = (0..250).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(rounds(&many, |_| true).iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
-        assert!(rounds(&[], |_| true).is_empty());
+        assert_eq!(rounds(&many, |_| Some(1)).iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+        assert!(rounds(&[], |_| Some(1)).is_empty());
+    }
+
+    #[test]
+    fn a_topic_of_very_many_partitions_fails_alone() {
+        let partitions = [9_000, 1_000, 1, u32::MAX, 2];
+        assert_eq!(rounds(&["a", "b", "c", "d", "e"], |at| Some(partitions[at])), [vec![0, 1], vec![2, 4], vec![3]]);
     }
 }
