@@ -42,7 +42,7 @@ pub const REDRIVE_LETTER: &str = "redrive-letter";
 /// On a record of a retry topic: the time at which it is due, in milliseconds, by the clock of the service that
 /// forwarded it.
 pub const RETRY_DUE: &str = "retry-due";
-/// On a record of a retry topic: the number of attempts so far.
+/// On a record of a retry topic: the number of attempts that have failed.
 pub const RETRY_ATTEMPT: &str = "retry-attempt";
 /// On a record of a retry topic: the time at which it was first forwarded, in milliseconds.
 pub const RETRY_FIRST_FAILED_AT: &str = "retry-first-failed-at";

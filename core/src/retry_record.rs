@@ -60,7 +60,7 @@ pub struct RetryRecord {
     pub record: StoredRecord,
     /// The earliest time of the next attempt.
     pub due: Timestamp,
-    /// The number of attempts so far.
+    /// The number of attempts that have failed.
     pub attempts: u32,
     /// The time at which the record was forwarded for the first time.
     pub first_failed_at: Timestamp,

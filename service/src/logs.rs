@@ -105,6 +105,8 @@ lines! {
             (service, handler, topic, partition, offset, event_id, attempts, kind, error);
         LetterNotWritten WARN "a dead letter could not be written; its partition waits"
             (service, topic, partition, offset, error, held_back);
+        OddRetryRecord WARN "a record of a retry topic is not as this service forwards it"
+            (service, topic, partition, offset, fault, held_back);
         HeldBack WARN "further lines of this kind were held back" (service, handler, kind, held_back);
         Skipped WARN "skipped by an operator: these records are not handled"
             (service, topic, partition, offset, next_offset, error);

@@ -20,9 +20,9 @@ use bent::Bent;
 use capture::{Captured, Line};
 use common::{publish, topics};
 use odd::Odd;
-use tidings_core::{Delivery, Record, TopicPartition};
+use tidings_core::{Delivery, Record, RetryRecord, StoredRecord, Timestamp, TopicPartition};
 use tidings_memory::{MemoryDeadLetters, MemoryStore, MemoryTransport};
-use tidings_service::{HandlerExt, Router, Service, ServiceHandle};
+use tidings_service::{HandlerExt, Retry, Router, Service, ServiceHandle};
 use tokio::time::{Instant, sleep};
 
 /// Long enough for anything on a busy machine.
@@ -103,6 +103,29 @@ async fn stores_of_one_process_on_a_shared_broker() {
     for what in ["idempotency", "dead-letter"] {
         check(&log.only("shared", &message(what)), "WARN", "tidings::service", &[]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_retry_topic_of_others_or_by_a_wrong_clock() {
+    let (transport, log) = given().await;
+    let retry = Retry::never().then_topics([Duration::from_secs(30)]);
+    let service = started(Service::new("waits", ok()).with_retry(retry), &transport).await;
+    let far = Timestamp::from_millis(i64::MAX);
+    let waiting = |of: &'static str, due| {
+        let record = StoredRecord::new(7, Timestamp::now()).with_value("x");
+        RetryRecord::new(of, TopicPartition::new("t", 0), record, due).to_record("t-retry-waits-30s")
+    };
+    publish(&transport.inner, vec![waiting("others", Timestamp::now()), waiting("waits", far)]).await;
+    sleep(2 * LONG).await;
+    let lines = log.of("waits", "a record of a retry topic is not as this service forwards it");
+    let faults = [("0", "not forwarded by this service"), ("1", "by a wrong clock")];
+    assert_eq!(lines.len(), faults.len(), "{lines:#?}");
+    for (line, (offset, fault)) in lines.iter().zip(faults) {
+        let fields = [("topic", "t-retry-waits-30s"), ("partition", "0"), ("offset", offset), ("held_back", "0")];
+        check(line, "WARN", "tidings::delivery", &fields);
+        assert!(line.get("fault").is_some_and(|text| text.contains(fault)), "{line:#?}");
+    }
+    drop(service);
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,7 +139,17 @@ impl Tiers {
     pub(crate) fn may_run(&self, level: Level, due: Timestamp, fetched: Instant) -> Instant {
         let wait = self.delay(level).saturating_add(self.max_clock_skew).saturating_add(WRONG_CLOCK);
         let latest = after(fetched, wait);
-        instant_of(due.saturating_add(self.max_clock_skew)).min(latest)
+        self.shown(due).min(latest)
+    }
+
+    /// Returns whether a record that may run would still wait by its due time.
+    pub(crate) fn is_beyond(&self, due: Timestamp, now: Instant) -> bool {
+        self.shown(due) > now
+    }
+
+    /// Returns when this host's clock has passed `due` by the difference that clocks may have.
+    fn shown(&self, due: Timestamp) -> Instant {
+        instant_of(due.saturating_add(self.max_clock_skew))
     }
 }
 

@@ -41,7 +41,7 @@ impl Checker<'_> {
         let lowest = assigned.given.difference(&assigned.settled).next();
         let span = lowest.zip(assigned.given.last()).map_or(0, |(lowest, highest)| highest + 1 - lowest);
         assigned.given.extend(offsets);
-        // What waits in a retry topic is in flight only when it is due.
+        // Records that wait in a retry topic are in flight only when they are due.
         if span >= max_span && !is_retry(origin) {
             let text = format!("process {process} reads on in {origin}: {span} are open, {max_span} may be");
             self.found("unbounded", text);

@@ -155,7 +155,7 @@ impl Task {
         let linger_ends = self.send_all(now);
         self.ask();
         if self.queue.is_empty() && self.partitions.iter().all(|partition| !partition.has_batches) {
-            // What is queued after a drain is refused.
+            // Batches that are queued after a drain are refused.
             if !self.is_open || !self.drains.is_empty() {
                 return false;
             }
