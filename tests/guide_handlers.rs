@@ -1,6 +1,8 @@
 //! The code of docs/guides/handlers.md: it runs here, and the page must show it as it is.
 #![cfg(feature = "full")]
 
+mod page;
+
 // begin: events
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -252,12 +254,5 @@ async fn handlers_take_parts_of_the_state() -> tidings::Result<()> {
 
 #[test]
 fn the_page_shows_this_code() {
-    let page = include_str!("../docs/guides/handlers.md");
-    let source = include_str!("guide_handlers.rs");
-    let parts = source.split("// begin: ").skip(1).filter_map(|part| part.split("\n// end: ").next());
-    let parts: Vec<_> = parts.filter_map(|part| part.split_once('\n')).collect();
-    let own = parts.len() - 1; // this function's own text
-    for (name, part) in &parts[..own] {
-        assert!(page.contains(&format!("```rust\n{part}\n```")), "the page does not show the part {name:?} as it is");
-    }
+    assert_eq!(page::shows(include_str!("../docs/guides/handlers.md"), include_str!("guide_handlers.rs")), 10);
 }

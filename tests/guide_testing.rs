@@ -1,6 +1,8 @@
 //! The tests of docs/guides/testing.md: they run here, and the page must show them as they are.
 #![cfg(feature = "full")]
 
+mod page;
+
 // begin: service
 use std::time::Duration;
 
@@ -131,12 +133,5 @@ async fn a_redriven_order_is_paid() -> tidings::Result<()> {
 
 #[test]
 fn the_page_shows_these_tests() {
-    let page = include_str!("../docs/guides/testing.md");
-    let source = include_str!("guide_testing.rs");
-    let parts = source.split("// begin: ").skip(1).filter_map(|part| part.split("\n// end: ").next());
-    let parts: Vec<_> = parts.filter_map(|part| part.split_once('\n')).collect();
-    assert_eq!(parts.len(), 6 + 1, "the six above, and this line's own text");
-    for (name, part) in &parts[..6] {
-        assert!(page.contains(&format!("```rust\n{part}\n```")), "the page does not show the part {name:?} as it is");
-    }
+    assert_eq!(page::shows(include_str!("../docs/guides/testing.md"), include_str!("guide_testing.rs")), 6);
 }

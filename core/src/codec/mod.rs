@@ -332,13 +332,17 @@ fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
         Some(Postcard::CONTENT_TYPE) => ContentType::Postcard,
         // Parameters such as charset are ignored: JSON is UTF-8.
         #[cfg(feature = "json")]
-        Some(name) if name.split(';').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(Json::CONTENT_TYPE)) => {
-            ContentType::Json
-        }
+        Some(name) if essence(name).eq_ignore_ascii_case(Json::CONTENT_TYPE) => ContentType::Json,
         Some(name) => ContentType::Other(name),
         #[cfg(not(feature = "json"))]
         None => ContentType::Other("application/json"),
     })
+}
+
+/// Returns a content type without its parameters.
+#[cfg(feature = "json")]
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Creates the error of a foreign content type, of which only the beginning is repeated: it comes from the record.

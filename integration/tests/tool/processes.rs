@@ -70,18 +70,24 @@ pub(crate) async fn a_watch_refreshes_until_it_is_interrupted(rig: Rig) -> TestR
     Ok(())
 }
 
-pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig) -> TestResult {
-    const ALL: u64 = 200;
+/// Buries letters of a new topic; returns its name.
+async fn buried(rig: &mut Rig, count: u64) -> TestResult<String> {
     let topic = fresh("interrupted");
     tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
     let letter = |offset: u64| {
         let record = StoredRecord::new(offset, Timestamp::from_millis(1_000)).with_key("k").with_value("v");
         DeadLetter::new("shop", TopicPartition::new(topic.as_str(), 0), record, ErrorKind::Failed)
     };
-    for answer in rig.transport.dead_letters().await?.bury((0..ALL).map(letter).collect()).await {
+    for answer in rig.transport.dead_letters().await?.bury((0..count).map(letter).collect()).await {
         answer?;
     }
     rig.open_letters(&topic).await?;
+    Ok(topic)
+}
+
+pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig) -> TestResult {
+    const ALL: u64 = 200;
+    let topic = buried(&mut rig, ALL).await?;
     let redrive = ["dead-letter", "redrive", "--topic", &*topic, "--rate", "20/s", "--execute"];
     let Some(child) = start(&rig, &redrive)? else { return Ok(()) };
     let redriven = async || -> TestResult<u64> {
@@ -109,16 +115,7 @@ pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig
 
 pub(crate) async fn an_interrupted_discard_reports_what_was_applied(mut rig: Rig) -> TestResult {
     const ALL: u64 = 3_000;
-    let topic = fresh("interrupted");
-    tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
-    let letter = |offset: u64| {
-        let record = StoredRecord::new(offset, Timestamp::from_millis(1_000)).with_key("k").with_value("v");
-        DeadLetter::new("shop", TopicPartition::new(topic.as_str(), 0), record, ErrorKind::Failed)
-    };
-    for answer in rig.transport.dead_letters().await?.bury((0..ALL).map(letter).collect()).await {
-        answer?;
-    }
-    rig.open_letters(&topic).await?;
+    let topic = buried(&mut rig, ALL).await?;
     let discard = ["dead-letter", "discard", "--topic", &*topic, "--reason", "a test", "--execute"];
     let Some(child) = start(&rig, &discard)? else { return Ok(()) };
     let states = [tidings::dead_letter::dead_letter_state_topic(&topic)];

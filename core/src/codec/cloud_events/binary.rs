@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::{Codec, Head, expect_type, json, text, undecodable, value};
 use super::attributes::OWN;
-use super::{AttributeValue, JSON, Read, SPEC_VERSION, Write, expect_json};
+use super::{AttributeValue, JSON, Read, SPEC_VERSION, Write, expect_json, required, version_of};
 use crate::event::shortened;
 use crate::{Envelope, EnvelopeRef, Error, Event, Header, Headers, Result, StoredRecord, Version, headers};
 
@@ -73,10 +73,8 @@ fn refused(name: &str, why: &str) -> Error {
 
 /// Reads the type and the version alone.
 pub(super) fn routed(record: &StoredRecord) -> Result<(Cow<'_, str>, Result<Version>)> {
-    let read = Read { event_type: text(record, "ce_type")?.map(Cow::Borrowed), ..Read::default() };
-    let event_type = read.event_type()?.clone();
-    let version = text(record, "ce_dataversion")
-        .and_then(|version| Read { version: version.map(Cow::Borrowed), ..Read::default() }.version());
+    let event_type = required("type", text(record, "ce_type")?.map(Cow::Borrowed))?;
+    let version = text(record, "ce_dataversion").and_then(version_of);
     Ok((event_type, version))
 }
 

@@ -30,7 +30,7 @@ use self::attributes::Texts;
 pub use self::attributes::{AttributeValue, Attributes};
 pub use self::binary::CloudEvents;
 pub use self::structured::StructuredCloudEvents;
-use super::{Head, refuse_nil, undecodable};
+use super::{Head, essence, refuse_nil, undecodable};
 use crate::event::shortened;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Result, StoredRecord, Timestamp, Version};
 
@@ -108,10 +108,7 @@ impl<'a> Read<'a> {
     }
 
     fn version(&self) -> Result<Version> {
-        match self.version.as_deref() {
-            None | Some("1.0") => Ok(Version::new(1, 0)),
-            Some(text) => text.parse().map_err(|e| undecodable("read the attribute dataversion").with_source(e)),
-        }
+        version_of(self.version.as_deref())
     }
 
     /// Returns the id, after checking the attributes that it depends on.
@@ -156,11 +153,19 @@ impl<'a> Read<'a> {
     }
 }
 
-fn required<'r, 'a>(name: &str, value: Option<&'r Cow<'a, str>>) -> Result<&'r Cow<'a, str>> {
+fn required<T: AsRef<str>>(name: &str, value: Option<T>) -> Result<T> {
     match value {
-        Some(value) if !value.is_empty() => Ok(value),
+        Some(value) if !value.as_ref().is_empty() => Ok(value),
         Some(_) => Err(undecodable(format!("read the attribute {name}: it is empty"))),
         None => Err(undecodable(format!("read the attribute {name}: it is missing"))),
+    }
+}
+
+/// Returns the version that `dataversion` tells.
+fn version_of(told: Option<&str>) -> Result<Version> {
+    match told {
+        None | Some("1.0") => Ok(Version::new(1, 0)),
+        Some(text) => text.parse().map_err(|e| undecodable("read the attribute dataversion").with_source(e)),
     }
 }
 
@@ -229,8 +234,7 @@ fn checked_source<E: Event>(source: &str) -> Result<&str> {
 /// without a type is JSON.
 fn is_json(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else { return true };
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let subtype = essence.split('/').nth(1).unwrap_or_default();
+    let subtype = essence(content_type).split('/').nth(1).unwrap_or_default();
     let ends =
         |end: &str| subtype.get(subtype.len().saturating_sub(end.len())..).is_some_and(|s| s.eq_ignore_ascii_case(end));
     subtype.eq_ignore_ascii_case("json") || ends("+json")

@@ -12,8 +12,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::strict::Strict;
-use super::super::{Codec, Head, expect_type, json, text, undecodable, value};
-use super::{AttributeValue, Read, SPEC_VERSION, Write, expect_json};
+use super::super::{Codec, Head, essence, expect_type, json, text, undecodable, value};
+use super::{AttributeValue, Read, SPEC_VERSION, Write, expect_json, required};
 use crate::{Envelope, EnvelopeRef, Event, Header, Headers, Result, StoredRecord, Version, headers};
 
 /// The prefix of the content types of this mode, compared without regard to case.
@@ -241,8 +241,8 @@ struct Identity<'a> {
 /// Reads the type and the version alone.
 pub(super) fn routed(record: &StoredRecord) -> Result<(Cow<'_, str>, Result<Version>)> {
     let routed: Routed<'_> = parsed(record, || "read a CloudEvent".to_owned())?;
-    let read = Read { event_type: routed.event_type.map(|text| text.0), ..Read::default() };
-    Ok((read.event_type()?.clone(), routed.dataversion.0.unwrap_or(Ok(Version::new(1, 0)))))
+    let event_type = required("type", routed.event_type.map(|text| text.0))?;
+    Ok((event_type, routed.dataversion.0.unwrap_or(Ok(Version::new(1, 0)))))
 }
 
 /// Reads the attributes that identify the event; the data is skipped, not built.
@@ -266,8 +266,11 @@ fn parsed<'a, T: Deserialize<'a>>(record: &'a StoredRecord, context: impl Fn() -
 /// Refuses batches, and events in a format other than JSON.
 fn expect_format(record: &StoredRecord) -> Result<()> {
     let name = text(record, headers::CONTENT_TYPE)?.unwrap_or_default();
-    let essence = name.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(CONTENT_TYPE) { Ok(()) } else { Err(super::super::unknown_content_type(name)) }
+    if essence(name).eq_ignore_ascii_case(CONTENT_TYPE) {
+        Ok(())
+    } else {
+        Err(super::super::unknown_content_type(name))
+    }
 }
 
 /// Returns the payload of an event that has no `data`.
