@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use krafka::error::ErrorCode;
 use krafka::testing::{ApiKey, Control, FakeBroker};
 use tidings_core::{
-    DeadLetter, Error, ErrorKind, Header, Name, Publisher, PublisherExt, Record, StoredRecord, Timestamp, Topic,
-    TopicPartition, Transport,
+    DeadLetter, Error, ErrorKind, Header, Name, Publisher, PublisherExt, Record, SeekTo, StoredRecord, Timestamp,
+    Topic, TopicPartition, Transport,
 };
 use tidings_kafka::{KafkaConfig, KafkaTransport};
 use tokio::time::{Instant, sleep, timeout};
@@ -259,6 +259,18 @@ async fn who_loses_the_race_to_create_a_topic_waits_until_it_is_seen() -> TestRe
 }
 
 /// The broker reports no settings here, so the limit is found by trial.
+#[tokio::test]
+async fn a_partition_that_a_broker_does_not_know_yet_is_looked_for_again() -> TestResult {
+    let broker = FakeBroker::start().await?;
+    broker.create_topic("t", 2);
+    let log = transport(&broker).await?.log_reader().await?;
+    broker.on_times(ApiKey::ListOffsets, 2, |_| Control::Error(ErrorCode::UnknownTopicOrPartition));
+    let partitions = [TopicPartition::new("t", 0), TopicPartition::new("t", 1)];
+    let found = log.offsets(&partitions, SeekTo::Earliest).await?;
+    assert_eq!(found.into_iter().collect::<Result<Vec<_>, _>>()?, [0, 0]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_topic_that_takes_less_than_a_quarter_of_a_batch_is_learned() -> TestResult {
     let broker = FakeBroker::start().await?;

@@ -158,7 +158,8 @@ struct StartLookup {
 /// Looks up the starts of new partitions, while they stay assigned, and hands the partitions to the caller.
 ///
 /// Retries until all starts are found or the partitions are gone. An error that is not transient,
-/// or lasts for [`TELL_AFTER`], is reported through `next`, and the lookup goes on.
+/// or lasts for [`TELL_AFTER`], is reported through `next`, and the lookup goes on. A missing topic counts as
+/// transient: its partitions are assigned.
 async fn begin(
     shared: &Shared,
     cluster: &ClusterClient,
@@ -180,7 +181,8 @@ async fn begin(
                     error = error.report(),
                     "cannot look up the start offsets of partitions; the attempt is repeated"
                 );
-                if told.elapsed() > TELL_AFTER || !error.is_retryable() {
+                // Brokers learn of a new topic at different times: at first, one that is missing is no reason to stop.
+                if told.elapsed() > TELL_AFTER || !(error.is_retryable() || error.kind() == ErrorKind::NotFound) {
                     told = Instant::now();
                     shared.change(|state| state.trouble = Some(error));
                 }

@@ -19,11 +19,13 @@ use krafka::admin::{
 };
 use krafka::error::ErrorCode;
 use tidings_core::{Result, SeekTo, TopicPartition};
+use tokio::time::sleep;
 
 pub(crate) use self::configs::release;
 pub(crate) use self::groups::check_group_name;
 use super::connection::Connection;
 use super::fetcher::index;
+use crate::admin::{LOOKS, NEXT_LOOK};
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::failed;
 
@@ -180,8 +182,26 @@ impl ClusterClient {
         Ok(late.filter_map(|(at, _)| Some((at.clone(), end(at)?))).collect())
     }
 
-    /// Looks positions up, each with its own result.
+    /// Looks positions up, each with its own result. Missing partitions are looked for again: brokers learn of a new
+    /// topic at different times, and any of them may be asked.
     async fn list(&self, specs: HashMap<TopicPartition, OffsetSpec>) -> Result<Listed> {
+        let mut listed = self.list_once(specs.clone()).await?;
+        for _ in 1..LOOKS {
+            let missing = |(at, answer): (&TopicPartition, &krafka::Result<ListedOffset>)| {
+                let spec = answer.as_ref().is_err_and(is_missing).then(|| specs.get(at)).flatten()?;
+                Some((at.clone(), *spec))
+            };
+            let again: HashMap<_, _> = listed.iter().filter_map(missing).collect();
+            if again.is_empty() {
+                break;
+            }
+            sleep(NEXT_LOOK).await;
+            listed.extend(self.list_once(again).await?);
+        }
+        Ok(listed)
+    }
+
+    async fn list_once(&self, specs: HashMap<TopicPartition, OffsetSpec>) -> Result<Listed> {
         if specs.is_empty() {
             return Ok(Listed::new());
         }
@@ -207,6 +227,12 @@ fn told(at: &TopicPartition, listed: krafka::Result<ListedOffset>) -> Result<Opt
 /// Checks whether there is no record as late as requested. The client reports it only by a code of the broker's.
 fn is_too_late(error: &KrafkaError) -> bool {
     matches!(error, KrafkaError::Broker { code: ErrorCode::OffsetNotAvailable, message } if message.contains("no offset"))
+}
+
+/// Checks whether the broker that was asked does not know the partition.
+fn is_missing(error: &KrafkaError) -> bool {
+    matches!(error, KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId, .. })
+        || matches!(error, KrafkaError::UnknownTopic { .. })
 }
 
 /// Converts the client's partition; its number is never negative in an answer.
