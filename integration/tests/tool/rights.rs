@@ -1,5 +1,6 @@
 //! On a Kafka that checks access, each command works with the rights that the guide lists, and is denied without them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tidings::dead_letter::DeadLetter;
@@ -15,7 +16,8 @@ const GUIDE: &str = include_str!("../../../docs/guides/command.md");
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The verbs after which the next row needs another topic.
-const LAST: [&str; 4] = ["topic delete", "group delete", "dead-letter discard", "dead-letter redrive"];
+const LAST: [&str; 5] =
+    ["topic delete", "group delete", "dead-letter discard", "dead-letter redrive", "dead-letter park"];
 
 /// A row of the guide's table.
 struct Row {
@@ -45,9 +47,12 @@ pub(crate) async fn each_command_needs_the_rights_of_the_guide(
 ) -> TestResult {
     let rows = rows()?;
     assert!(rows.len() > 10, "{}", rows.len());
+    let directory = tempfile::tempdir()?;
+    let file = exported(rig, &directory.path().join("events.jsonl")).await?;
     let (mut wrong, mut name) = (Vec::new(), prepared(rig).await?);
     for row in &rows {
-        let named = |text: &str| text.split(' ').map(|word| word.replace("orders", &name)).collect::<Vec<_>>();
+        let word = |word: &str| if word == "orders.jsonl" { file.clone() } else { word.replace("orders", &name) };
+        let named = |text: &str| text.split(' ').map(word).collect::<Vec<_>>();
         bob.clone_into(&mut rig.variables);
         for command in row.commands.iter().filter(|_| !row.rights.is_empty()) {
             let run = run(rig, &named(command)).await;
@@ -95,6 +100,13 @@ async fn until_allowed(rig: &Rig, words: &[String]) -> Result<(), String> {
     };
 
     timeout(LIMIT, tries).await.map_err(|_| last)
+}
+
+/// Writes a file of one event, for the commands that read one; returns its path.
+async fn exported(rig: &Rig, file: &Path) -> TestResult<String> {
+    let (topic, file) = (prepared(rig).await?, file.display().to_string());
+    rig.ok(&["event", "export", &topic, "--file", &file]).await;
+    Ok(file)
 }
 
 /// Creates the resources that the rows name: a topic with an event and a letter, and a group that has committed.
