@@ -80,6 +80,7 @@ fn cases() -> Vec<(String, Case)> {
         processes::a_watch_refreshes_until_it_is_interrupted,
         processes::an_interrupted_redrive_reports_what_was_applied,
         processes::an_interrupted_discard_reports_what_was_applied,
+        processes::an_interrupted_park_reports_what_was_applied,
         processes::an_interrupted_export_reports_its_events,
     ])
 }

@@ -113,11 +113,20 @@ pub(crate) async fn an_interrupted_redrive_reports_what_was_applied(mut rig: Rig
     Ok(())
 }
 
-pub(crate) async fn an_interrupted_discard_reports_what_was_applied(mut rig: Rig) -> TestResult {
+pub(crate) async fn an_interrupted_discard_reports_what_was_applied(rig: Rig) -> TestResult {
+    interrupted_resolution(rig, "discard", "Discarded").await
+}
+
+pub(crate) async fn an_interrupted_park_reports_what_was_applied(rig: Rig) -> TestResult {
+    interrupted_resolution(rig, "park", "Parked").await
+}
+
+/// Interrupts `verb`, which reports `done` of the letters.
+async fn interrupted_resolution(mut rig: Rig, verb: &str, done: &str) -> TestResult {
     const ALL: u64 = 3_000;
     let topic = buried(&mut rig, ALL).await?;
-    let discard = ["dead-letter", "discard", "--topic", &*topic, "--reason", "a test", "--execute"];
-    let Some(child) = start(&rig, &discard)? else { return Ok(()) };
+    let resolve = ["dead-letter", verb, "--topic", &*topic, "--reason", "a test", "--execute"];
+    let Some(child) = start(&rig, &resolve)? else { return Ok(()) };
     let states = [tidings::dead_letter::dead_letter_state_topic(&topic)];
     let some = async {
         let admin = rig.transport.admin().await?;
@@ -136,7 +145,7 @@ pub(crate) async fn an_interrupted_discard_reports_what_was_applied(mut rig: Rig
     let open = rig.json(&["dead-letter", "count", "--topic", &topic], tidings::tool::Exit::Ok).await?;
     let count = ALL - open["letters"].as_u64().ok_or("a number")?;
     assert!((1..ALL).contains(&count), "{count} of {ALL}");
-    assert!(err.contains(&format!("Discarded {count} of {ALL}.")), "{err}");
+    assert!(err.contains(&format!("{done} {count} of {ALL}.")), "{err}");
     assert!(out.contains("letters stay") && out.contains("the run was interrupted"), "{out}");
     Ok(())
 }
