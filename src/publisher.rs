@@ -18,4 +18,4 @@
 //! # }
 //! ```
 
-pub use tidings_core::{Publisher, PublisherExt};
+pub use tidings_core::{DelayedRecord, Due, Publisher, PublisherExt};

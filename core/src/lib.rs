@@ -49,6 +49,7 @@ pub mod codec;
 mod consumer;
 mod consumer_options;
 mod dead_letter;
+mod delayed;
 mod delivery;
 pub mod directory;
 mod envelope;
@@ -95,6 +96,7 @@ pub use self::dead_letter::{
     Redrive, RedriveOutcome, Redriven, Resolution, ResolutionKind, dead_letter_state_topic, dead_letter_topic,
     header_names as dead_letter_headers, is_dead_letter_header, is_dead_letter_topic,
 };
+pub use self::delayed::{DelayedRecord, Due};
 pub use self::delivery::{Delivery, DeliveryContext, Extensions, event_id_of};
 pub use self::envelope::{Batch, Caused, Envelope, EnvelopeRef};
 pub use self::error::{BoxError, Error, ErrorKind, Result, error_chain, find_error, report};

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::trace::TraceContext;
 use crate::{
-    Delivery, DeliveryContext, EnvelopeRef, Event, Header, Headers, Position, Publisher, PublisherExt, Record, Result,
-    Timestamp, codec, event_id_of, headers,
+    DelayedRecord, Delivery, DeliveryContext, Due, EnvelopeRef, Event, Header, Headers, Position, Publisher,
+    PublisherExt, Record, Result, Timestamp, codec, event_id_of, headers,
 };
 
 /// Counts the equal events published by each run of a handler, for the deliveries of one record batch.
@@ -61,6 +62,11 @@ pub(crate) fn derived_kind(cause: Uuid, context: &DeliveryContext, origin: &str,
 /// # Errors
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the payload can't be written.
 pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>, event: &E) -> Result<Record> {
+    derived(delivery, cause, event).map(|(_, record)| record)
+}
+
+/// Returns the id and the record of an event, as [`derived_record`].
+fn derived<E: Event>(delivery: &Delivery, cause: Option<Uuid>, event: &E) -> Result<(Uuid, Record)> {
     let context = delivery.context();
     let cause_id = cause.unwrap_or_else(|| delivery.event_id());
     let key = event.key();
@@ -76,7 +82,7 @@ pub(crate) fn derived_record<E: Event>(delivery: &Delivery, cause: Option<Uuid>,
     let handled_in = delivery.trace_context().filter(|_| cause.is_none() || delivery.len() == 1).cloned();
     let trace = handled_in.or_else(|| TraceContext::read_from(from).map(TraceContext::child));
     carry_on(from, trace, cause_id, &mut record.headers);
-    Ok(record)
+    Ok((id, record))
 }
 
 /// Writes the headers that link an event to its cause.
@@ -125,5 +131,46 @@ impl DeliveryPublisher {
     pub async fn publish<E: Event>(&self, event: &E) -> Result<Position> {
         let record = derived_record(&self.delivery, None, event)?;
         self.publisher.publish_one(record).await
+    }
+
+    /// Publishes `event` as caused by the delivery's (first) event once `delay` has passed, and returns its id.
+    ///
+    /// The id is derived: a repeat of the handler delays an event with the same id again, which consumers with an
+    /// idempotency store recognise.
+    ///
+    /// Dropping the future may still publish the event.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::publish_delayed`], such as [`Unsupported`](crate::ErrorKind::Unsupported) on Kafka, and
+    /// [`Invalid`](crate::ErrorKind::Invalid) if the payload can't be written.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidings_core::{BoxError, Delivery, Event};
+    ///
+    /// /// Publishes an event a day after the one that is handled.
+    /// async fn remind<E: Event>(reminder: &E, delivery: &Delivery) -> Result<(), BoxError> {
+    ///     if let Some(publisher) = delivery.publisher() {
+    ///         publisher.publish_after(reminder, Duration::from_secs(24 * 3_600)).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub async fn publish_after<E: Event>(&self, event: &E, delay: Duration) -> Result<Uuid> {
+        self.publish_later(event, Due::After(delay)).await
+    }
+
+    /// Publishes `event` at `time`; otherwise as [`publish_after`](Self::publish_after).
+    ///
+    /// # Errors
+    /// As [`publish_after`](Self::publish_after).
+    pub async fn publish_at<E: Event>(&self, event: &E, time: Timestamp) -> Result<Uuid> {
+        self.publish_later(event, Due::At(time)).await
+    }
+
+    async fn publish_later<E: Event>(&self, event: &E, due: Due) -> Result<Uuid> {
+        let (id, record) = derived(&self.delivery, None, event)?;
+        self.publisher.publish_delayed(DelayedRecord::new(id, record, due)).await?;
+        Ok(id)
     }
 }

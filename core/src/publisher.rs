@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Error, ErrorKind, Guarantees, Position, Record, Result};
+use uuid::Uuid;
+
+use crate::delayed::not_delayed;
+use crate::{DelayedRecord, Error, ErrorKind, Guarantees, Position, Record, Result};
 
 /// Publishes records to a broker.
 ///
@@ -63,6 +66,38 @@ pub trait Publisher: Debug + Send + Sync + 'static {
                 .pop()
                 .unwrap_or_else(|| Err(Error::new(ErrorKind::Indeterminate, "publish: the publisher gave no answer")))
         }))
+    }
+
+    /// Accepts a record to be published when it is due, and never before. Default:
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), for a broker that cannot hold records back.
+    ///
+    /// `Ok` means that the record is held back by the durability that the backend states. It takes its place in the
+    /// order of its key when it is published. It is published also if the publisher is closed in the meantime, and at
+    /// least once: a backend may repeat it after a failure. The number and the size of records that are held back are
+    /// bounded.
+    ///
+    /// Dropping the future may still accept the record.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish), [`Unavailable`](crate::ErrorKind::Unavailable) at the bound,
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a time that the backend cannot represent, and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        let _ = delayed;
+        Err(not_delayed())
+    }
+
+    /// Cancels the delayed records with this id that are not published yet, and returns whether there were any.
+    /// Default: [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// Dropping the future may still cancel them.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Closed`](crate::ErrorKind::Closed), and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        let _ = id;
+        Err(not_delayed())
     }
 
     /// Refuses new records, waits at most `deadline` for the answers to those in flight, and releases its resources.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, Link, SpanContext, SpanKind, TraceContextExt};
-use tidings_core::{Begun, Error, Guarantees, Position, Publisher, Record, Result, TraceContext};
+use tidings_core::{Begun, DelayedRecord, Error, Guarantees, Position, Publisher, Record, Result, TraceContext};
+use uuid::Uuid;
 
 use crate::context::{is_same_span, to_span};
 use crate::conventions::{Attributes, MESSAGE_COUNT, PUBLISH};
@@ -73,6 +74,18 @@ impl Publisher for TracedPublisher {
                 answer
             })),
         }
+    }
+
+    async fn publish_delayed(&self, mut delayed: DelayedRecord) -> Result<()> {
+        let sending = Sending::start(&self.spans, std::slice::from_mut(&mut delayed.record), false);
+        let context = sending.span.context().clone();
+        let answer = self.inner.publish_delayed(delayed).with_context(context).await;
+        sending.span.end(answer.as_ref().err().map(|error| error.kind().as_str()));
+        answer
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{Begun, Guarantees, Position, Publisher, Record, Result, async_trait, headers};
+use tidings_core::{Begun, DelayedRecord, Guarantees, Position, Publisher, Record, Result, async_trait, headers};
+use uuid::Uuid;
 
 /// Forwards records to another publisher, without the headers that control the delivery of a forwarded record.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ impl Publisher for PassingOn {
     fn begin_one(&self, mut record: Record) -> Begun<'_> {
         headers::remove_steering(&mut record.headers);
         self.0.begin_one(record)
+    }
+
+    async fn publish_delayed(&self, mut delayed: DelayedRecord) -> Result<()> {
+        headers::remove_steering(&mut delayed.record.headers);
+        self.0.publish_delayed(delayed).await
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.0.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidings_core::{
-    Admin, Consumer, ConsumerOptions, DeadLetterSink, Delivery, DeliveryContext, Envelope, Error, ErrorKind,
-    Guarantees, Headers, Position, Publisher, Record, RecordBatch, Result, StoredRecord, Timestamp, TopicPartition,
-    TraceParent, Transport, async_trait, codec,
+    Admin, BoxError, Consumer, ConsumerOptions, DeadLetterSink, Delivery, DeliveryContext, Envelope, Error, ErrorKind,
+    Guarantees, Headers, Position, Publisher, ReadLimits, Record, RecordBatch, Result, StoredRecord, Timestamp,
+    TopicPartition, TraceParent, Transport, async_trait, codec,
 };
 use tidings_macros::Event;
-use tidings_service::{EventPublisher, PublishOptions};
+use tidings_memory::MemoryTransport;
+use tidings_service::{EventPublisher, PublishOptions, Router, Service};
 use uuid::Uuid;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
@@ -207,6 +208,44 @@ async fn several_events_have_an_answer_each_and_one_trace() {
     };
     assert_eq!(trace(0).trace_id(), trace(1).trace_id());
     assert_ne!(trace(0).span_id(), trace(1).span_id());
+}
+
+#[tokio::test]
+async fn a_transport_that_holds_nothing_back_names_the_outbox() {
+    let transport = Recorder::default();
+    let events = EventPublisher::new(&transport, "api");
+    let error = events.publish_after(&registered("u1"), Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("outbox"), "{error}");
+    assert_eq!(events.cancel(Uuid::from_u128(1)).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert!(transport.0.records.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_publishes_an_event_an_hour_later_in_the_flow_of_its_own() {
+    let hour = Duration::from_secs(3_600);
+    let transport = MemoryTransport::new();
+    let handler = async |user: Envelope<Registered>, delivery: Delivery| -> std::result::Result<(), BoxError> {
+        if user.payload.user_id == "u1" {
+            let publisher = delivery.publisher().ok_or("no publisher")?;
+            publisher.publish_after(&registered("u1 again"), Duration::from_secs(3_600)).await?;
+            publisher.publish_at(&registered("u1 at once"), Timestamp::from_millis(0)).await?;
+        }
+        Ok(())
+    };
+    let service = Service::new("users", Router::new().on(handler)).start(&transport).await.unwrap();
+    let events = EventPublisher::new(&transport, "api");
+    let options = PublishOptions::default().with_correlation_id("flow");
+    events.publish_with(&registered("u1"), options).await.unwrap();
+    tokio::time::sleep(hour / 2).await;
+    assert_eq!(service.status().await.totals.handled, 2);
+    tokio::time::sleep(hour).await;
+    assert_eq!(service.status().await.totals.handled, 3);
+    let reader = transport.log_reader().await.unwrap();
+    for offset in 0..3 {
+        let read = reader.read(&TopicPartition::new("users", 0), offset, ReadLimits::default()).await.unwrap();
+        assert_eq!(read.batch.records()[0].headers.get_str("correlation-id"), Some("flow"));
+    }
 }
 
 #[tokio::test]

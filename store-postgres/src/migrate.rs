@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 13, name: "parked_letters", sql: include_str!("../migrations/0013_parked_letters.sql") },
     Migration { number: 20, name: "audit", sql: include_str!("../migrations/0020_audit.sql") },
     Migration { number: 21, name: "directory", sql: include_str!("../migrations/0021_directory.sql") },
+    Migration { number: 22, name: "delayed_events", sql: include_str!("../migrations/0022_delayed_events.sql") },
 ];
 
 /// Functions that read and write done events; created once per table of done events.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::{
-    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, LogReader, Name,
-    Position, Publisher, PublisherExt, Record, Result, Transport, async_trait, headers,
+    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, DelayedRecord, Guarantees,
+    LogReader, Name, Position, Publisher, PublisherExt, Record, Result, Transport, async_trait, headers,
 };
+use uuid::Uuid;
 
 use crate::journal::Journal;
 
@@ -104,6 +105,14 @@ impl Publisher for RecordingPublisher {
             self.note(&record, &answer);
             answer
         }))
+    }
+
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        self.inner.publish_delayed(delayed).await
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

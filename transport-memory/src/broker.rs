@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::MemoryConfig;
+use crate::delayed::Delayed;
 use crate::error::{lock, no_topic};
 use crate::faults::FaultState;
 use crate::group::Group;
@@ -25,6 +26,7 @@ pub(crate) struct Broker {
     pub(crate) config: MemoryConfig,
     pub(crate) clock: Clock,
     pub(crate) faults: FaultState,
+    pub(crate) delayed: Delayed,
     /// Read by nearly every call, written only when topics are created or deleted.
     topics: RwLock<BTreeMap<Name, Arc<TopicLog>>>,
     /// Groups with members or commits; [`with_group`](Self::with_group) removes vacant ones, so
@@ -40,6 +42,7 @@ impl Broker {
             clock: Clock::new(config.start_time),
             config,
             faults: FaultState::default(),
+            delayed: Delayed::default(),
             topics: RwLock::default(),
             groups: Mutex::default(),
             serial: AtomicU64::new(0),

@@ -1,5 +1,7 @@
 //! Clock of the memory backends.
 
+use std::time::Duration;
+
 use tidings_core::Timestamp;
 use tokio::time::Instant;
 
@@ -16,6 +18,13 @@ impl Clock {
     /// Creates a clock that shows `start` now, or the wall clock's time if `None`.
     pub(crate) fn new(start: Option<Timestamp>) -> Self {
         Self { start: start.unwrap_or_else(Timestamp::now), opened: Instant::now() }
+    }
+
+    /// Returns when the clock shows `time`; its creation for a time before, `None` for one that tokio's clock never
+    /// reaches.
+    pub(crate) fn instant(&self, time: Timestamp) -> Option<Instant> {
+        let passed = time.millis().saturating_sub(self.start.millis());
+        self.opened.checked_add(Duration::from_millis(u64::try_from(passed).unwrap_or(0)))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -28,12 +28,18 @@ impl MemoryConfig {
     /// Default of [`MemoryConfig::max_unanswered_bytes`]: 64 MiB.
     pub const DEFAULT_MAX_UNANSWERED_BYTES: usize = 64 << 20;
 
+    /// Default of [`MemoryConfig::max_delayed_records`].
+    pub const DEFAULT_MAX_DELAYED_RECORDS: usize = 100_000;
+
+    /// Default of [`MemoryConfig::max_delayed_bytes`]: 64 MiB.
+    pub const DEFAULT_MAX_DELAYED_BYTES: usize = 64 << 20;
+
     /// Maximum number of partitions of a topic.
     pub const MAX_PARTITIONS: u32 = 10_000;
 }
 
 /// The parameters of a URL.
-const PARAMETERS: [&str; 9] = [
+const PARAMETERS: [&str; 11] = [
     "partitions",
     "auto_create",
     "retention_records",
@@ -42,6 +48,8 @@ const PARAMETERS: [&str; 9] = [
     "max_record_bytes",
     "max_unanswered_records",
     "max_unanswered_bytes",
+    "max_delayed_records",
+    "max_delayed_bytes",
     "start_time",
 ];
 
@@ -97,6 +105,12 @@ pub struct MemoryConfig {
     pub max_unanswered_records: usize,
     /// Maximum number of unanswered bytes of a publisher: [`MemoryConfig::DEFAULT_MAX_UNANSWERED_BYTES`].
     pub max_unanswered_bytes: usize,
+    /// Maximum number of delayed records that wait: [`MemoryConfig::DEFAULT_MAX_DELAYED_RECORDS`]. Further ones are
+    /// refused as `Unavailable`.
+    pub max_delayed_records: usize,
+    /// Maximum number of bytes of delayed records that wait: [`MemoryConfig::DEFAULT_MAX_DELAYED_BYTES`]. A single
+    /// record may be larger.
+    pub max_delayed_bytes: usize,
     /// Initial time of the transport's clock; `None`, the default, means the wall clock's time. It advances by
     /// tokio's clock, so it stands still while that is paused.
     pub start_time: Option<Timestamp>,
@@ -113,6 +127,8 @@ impl Default for MemoryConfig {
             max_record_bytes: MemoryConfig::DEFAULT_MAX_RECORD_BYTES,
             max_unanswered_records: MemoryConfig::DEFAULT_MAX_UNANSWERED_RECORDS,
             max_unanswered_bytes: MemoryConfig::DEFAULT_MAX_UNANSWERED_BYTES,
+            max_delayed_records: MemoryConfig::DEFAULT_MAX_DELAYED_RECORDS,
+            max_delayed_bytes: MemoryConfig::DEFAULT_MAX_DELAYED_BYTES,
             start_time: None,
         }
     }
@@ -180,6 +196,8 @@ impl MemoryConfig {
             "max_record_bytes" => self.max_record_bytes = setting.bytes()?,
             "max_unanswered_records" => self.max_unanswered_records = setting.number()?,
             "max_unanswered_bytes" => self.max_unanswered_bytes = setting.bytes()?,
+            "max_delayed_records" => self.max_delayed_records = setting.number()?,
+            "max_delayed_bytes" => self.max_delayed_bytes = setting.bytes()?,
             "start_time" => self.start_time = Some(Timestamp::from_millis(setting.number()?)),
             name => return Err(SettingError::unknown(name, &PARAMETERS)),
         }
@@ -201,6 +219,8 @@ impl MemoryConfig {
             ("max_record_bytes", self.max_record_bytes),
             ("max_unanswered_records", self.max_unanswered_records as u64),
             ("max_unanswered_bytes", self.max_unanswered_bytes as u64),
+            ("max_delayed_records", self.max_delayed_records as u64),
+            ("max_delayed_bytes", self.max_delayed_bytes as u64),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(in_context(SettingError::expected(*name, "1 or more"))),
@@ -281,6 +301,24 @@ impl MemoryConfig {
         self
     }
 
+    /// Sets [`max_delayed_records`](Self::max_delayed_records).
+    ///
+    /// 1 or more. Further delayed records are refused.
+    #[must_use]
+    pub fn with_max_delayed_records(mut self, records: usize) -> Self {
+        self.max_delayed_records = records;
+        self
+    }
+
+    /// Sets [`max_delayed_bytes`](Self::max_delayed_bytes).
+    ///
+    /// 1 or more. A single record that is larger than the bound is held back alone.
+    #[must_use]
+    pub fn with_max_delayed_bytes(mut self, bytes: usize) -> Self {
+        self.max_delayed_bytes = bytes;
+        self
+    }
+
     /// Sets [`start_time`](Self::start_time).
     ///
     /// ```
@@ -312,7 +350,8 @@ mod tests {
     #[test]
     fn every_parameter_of_the_url_sets_its_field() {
         let url = "memory://?partitions=2&auto_create=false&retention_records=3&retention_bytes=4&retention=5m\
-                   &max_record_bytes=6&max_unanswered_records=7&max_unanswered_bytes=8&start_time=9";
+                   &max_record_bytes=6&max_unanswered_records=7&max_unanswered_bytes=8&start_time=9\
+                   &max_delayed_records=10&max_delayed_bytes=11";
         let wanted = MemoryConfig {
             partitions: 2,
             auto_create: false,
@@ -322,6 +361,8 @@ mod tests {
             max_record_bytes: 6,
             max_unanswered_records: 7,
             max_unanswered_bytes: 8,
+            max_delayed_records: 10,
+            max_delayed_bytes: 11,
             start_time: Some(Timestamp::from_millis(9)),
         };
         assert_eq!(MemoryConfig::from_url(url).unwrap(), wanted);

@@ -32,9 +32,9 @@
 //!   when it is assigned the partition; while it reads, it loses the partition and is assigned it again.
 //! - Records are shared between all readers and never copied.
 //! - Time is tokio's: with a paused clock and a single thread, a program is deterministic.
+//! - [Delayed events](MemoryConfig::max_delayed_records) wait in memory: the end of the process loses them.
 //! - Compaction is not implemented: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its
-//!   records within the bounds above, whatever their age.
-//! - [`MemoryTransport::faults`] injects faults, for tests.
+//!   records within the bounds above, whatever their age. [`MemoryTransport::faults`] injects faults, for tests.
 //!
 //! [`MemoryStore`] remembers handled events; [`MemoryDeadLetters`] keeps dead letters that can be listed and
 //! redriven.
@@ -48,11 +48,13 @@ mod cluster;
 mod config;
 mod consumer;
 mod dead_letters;
+mod delayed;
 mod error;
 mod faults;
 mod group;
 mod log;
 mod log_reader;
+mod place;
 mod publisher;
 mod signal;
 mod store;

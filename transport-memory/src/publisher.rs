@@ -11,15 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tidings_core::{
-    Begun, Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp, async_trait,
-    partition_for,
+    Begun, DelayedRecord, Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, Timestamp,
+    async_trait,
 };
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::error::{closed, injected, lock};
 use crate::faults::Hit;
 use crate::log::Appender;
+use crate::place::{check, place};
 use crate::topic::{Logs, TopicLog};
 
 /// Number of logs that stay open while a call stores its records; each open log costs a lock, a retention check and a
@@ -304,29 +306,6 @@ impl<'a> TopicBatch<'a> {
     }
 }
 
-/// Returns the partition of a record of `topic`, which has `partitions`, and the record's size in bytes.
-fn place(topic: &TopicLog, partitions: usize, record: &Record) -> Result<(u32, usize)> {
-    let (count, size) = (partitions as u32, record.size());
-    if size as u64 > topic.max_record_bytes() {
-        let (name, max) = (&topic.name, topic.max_record_bytes());
-        let text = format!("publish to {name:?}: a record of {size} bytes exceeds max_record_bytes ({max})");
-        return Err(Error::new(ErrorKind::TooLarge, text));
-    }
-    if record.key.is_some() {
-        topic.set_keyed();
-    }
-    let partition = match (record.partition, &record.key) {
-        (Some(named), _) if named < count => named,
-        (Some(named), _) => {
-            let text = format!("publish to {}[{named}]: there is no such partition, the topic has {count}", topic.name);
-            return Err(Error::new(ErrorKind::NotFound, text));
-        }
-        (None, Some(key)) => partition_for(key, count),
-        (None, None) => topic.sticky(size, count),
-    };
-    Ok((partition, size))
-}
-
 #[async_trait]
 impl Publisher for MemoryPublisher {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
@@ -365,6 +344,27 @@ impl Publisher for MemoryPublisher {
             tokio::task::coop::consume_budget().await;
             answer
         }))
+    }
+
+    /// Refuses a record that its topic would refuse now.
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        const VERB: &str = "publish a delayed event";
+        if self.is_closed() {
+            return Err(closed(VERB, "publisher"));
+        }
+        self.broker.faults.reach(VERB)?;
+        let topic = self.broker.topic_or_create(VERB, &delayed.record.topic)?;
+        check(&topic, topic.logs().len() as u32, &delayed.record)?;
+        self.broker.delayed.add(&self.broker, delayed)
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        const VERB: &str = "cancel a delayed event";
+        if self.is_closed() {
+            return Err(closed(VERB, "publisher"));
+        }
+        self.broker.faults.reach(VERB)?;
+        Ok(self.broker.delayed.cancel(id))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_core::audit::AuditedEvent;
-use tidings_core::{Begun, Guarantees, Name, Position, Publisher, Record, Result, async_trait};
+use tidings_core::{
+    Begun, DelayedRecord, Error, ErrorKind, Guarantees, Name, Position, Publisher, Record, Result, async_trait,
+};
 use uuid::Uuid;
 
 use super::call::Actor;
@@ -58,6 +60,15 @@ impl AuditedPublisher {
     }
 }
 
+/// Returns the error of a delayed event whose publishing would not be recorded: its position is not known yet.
+fn not_audited(topic: &Name) -> Error {
+    let what = format!(
+        "publish a delayed event to {topic}: the audit policy records published events of this topic, and the broker \
+         would publish this one unrecorded; nothing is published"
+    );
+    Error::new(ErrorKind::Unsupported, what)
+}
+
 fn event(position: &Position, id: Option<Uuid>) -> AuditedEvent {
     AuditedEvent::new(position.partition, position.offset, id)
 }
@@ -93,6 +104,17 @@ impl Publisher for AuditedPublisher {
                 answer
             })),
         }
+    }
+
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        if self.is_wanted(&delayed.record.topic) {
+            return Err(not_audited(&delayed.record.topic));
+        }
+        self.inner.publish_delayed(delayed).await
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -11,10 +11,11 @@ use tidings_core::audit::{
     AuditHash, AuditOutcome, AuditPage, AuditPosition, AuditRecord, AuditSink, Principal, StoredAudit,
 };
 use tidings_core::{
-    Clause, DeadLetterStore, Error, ErrorKind, Guarantees, LetterId, Publisher, ReadLimits, Record, Resolution, Result,
-    Topic, TopicPartition, Transport, async_trait,
+    Clause, DeadLetterStore, DelayedRecord, Error, ErrorKind, Guarantees, LetterId, Publisher, ReadLimits, Record,
+    Resolution, Result, Topic, TopicPartition, Transport, async_trait,
 };
 use tidings_memory::MemoryTransport;
+use uuid::Uuid;
 
 use crate::common::{Fake, records, status};
 
@@ -330,6 +331,23 @@ async fn a_flush_ends_although_events_come() {
     publisher.publish(vec![Record::new("orders", "1")]).await.remove(0).unwrap();
     auditor.flush().await.unwrap();
     assert_eq!((sink.calls.load(Ordering::Relaxed), auditor.status().waiting_events), (1, 1));
+}
+
+/// The broker would publish it unrecorded.
+#[tokio::test(start_paused = true)]
+async fn a_delayed_event_of_a_recorded_topic_is_refused_and_others_are_not() {
+    let auditor = Auditor::with_options(MemoryAudit::new(), events(100));
+    let publisher = Audited::new(MemoryTransport::new(), auditor).publisher().await.unwrap();
+    let delayed = DelayedRecord::new(Uuid::now_v7(), Record::new("orders", "1"), Duration::from_secs(1));
+    let error = publisher.publish_delayed(delayed.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("orders"), "{error}");
+    assert!(!publisher.cancel_delayed(delayed.id).await.unwrap());
+
+    let auditor = Auditor::new(MemoryAudit::new());
+    let publisher = Audited::new(MemoryTransport::new(), auditor).publisher().await.unwrap();
+    publisher.publish_delayed(delayed.clone()).await.unwrap();
+    assert!(publisher.cancel_delayed(delayed.id).await.unwrap());
 }
 
 #[test]

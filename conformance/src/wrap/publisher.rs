@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_core::{Begun, Guarantees, Position, Publisher, PublisherExt, Record, Result};
+use tidings_core::{Begun, DelayedRecord, Guarantees, Position, Publisher, PublisherExt, Record, Result};
+use uuid::Uuid;
 
 use super::tap::{Call, Tap};
 
@@ -27,6 +28,14 @@ impl Publisher for TappedPublisher {
     fn begin_one(&self, record: Record) -> Begun<'_> {
         let asked = vec![record.clone()];
         Begun::Pending(Box::pin(self.tap.one(Call::Publish, asked, self.inner.publish_one(record))))
+    }
+
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        self.inner.publish_delayed(delayed).await
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidings_core::{Begun, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait};
+use tidings_core::{
+    Begun, DelayedRecord, Error, ErrorKind, Guarantees, Position, Publisher, Record, Result, async_trait,
+};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::unconstrained;
+use uuid::Uuid;
 
 use super::admin::miscounted;
 use super::call::Client;
@@ -113,6 +116,12 @@ impl Task {
     }
 }
 
+/// Returns the error of a route that the endpoint does not have.
+fn not_delayed() -> Error {
+    let what = "publish a delayed event: the admin API does not hold events back, and nothing is published";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for RemotePublisher {
@@ -138,6 +147,14 @@ impl Publisher for RemotePublisher {
             let lost = || Err(Error::new(ErrorKind::Indeterminate, "publish: the endpoint gave no answer"));
             self.publish(vec![record]).await.pop().unwrap_or_else(lost)
         }))
+    }
+
+    async fn publish_delayed(&self, _: DelayedRecord) -> Result<()> {
+        Err(not_delayed())
+    }
+
+    async fn cancel_delayed(&self, _: Uuid) -> Result<bool> {
+        Err(not_delayed())
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

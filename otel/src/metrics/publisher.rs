@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use tidings_core::{
-    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, Guarantees, LogReader, Name,
-    Position, Publisher, Record, Result, Transport,
+    Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DelayedRecord, Error, Guarantees,
+    LogReader, Name, Position, Publisher, Record, Result, Transport,
 };
+use uuid::Uuid;
 
 use super::Instruments;
 use crate::conventions::{DESTINATION, ERROR_TYPE, OPERATION_NAME, OPERATION_TYPE, PUBLISH, SYSTEM};
@@ -135,6 +136,14 @@ impl Publisher for MeteredPublisher {
                 answer
             })),
         }
+    }
+
+    async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
+        self.inner.publish_delayed(delayed).await
+    }
+
+    async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -19,24 +19,47 @@ impl OutboxLag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OutboxLag {
-    /// Number of records to be published, including held ones, counted up to [`OutboxLag::MAX_COUNTED`].
+    /// Number of records to be published, including held ones and delayed ones that
+    /// are due, counted up to [`OutboxLag::MAX_COUNTED`].
     pub waiting: u64,
-    /// Age of the oldest of them, by the server's clock.
+    /// Age of the oldest of them, by the server's clock; that of a delayed event counts from when it was due.
     pub oldest: Option<Duration>,
     /// Number of records that the broker refused and that hold back their key.
     pub holding: u64,
     /// Number of records that the broker refused and that were parked.
     pub parked: u64,
+    /// Number of delayed records that are not due yet, counted up to [`OutboxLag::MAX_COUNTED`]. They are not lag.
+    pub delayed: u64,
 }
 
 /// The oldest record of a shard is approximately the first by id: one lookup per shard.
 const LAG: &str = "
 SELECT
-    (SELECT count(*) FROM (SELECT FROM tidings.outbox LIMIT $1) counted) AS waiting,
+    (SELECT count(*) FROM (SELECT FROM tidings.outbox LIMIT $1) counted) + (
+        SELECT count(*) FROM (
+            SELECT FROM generate_series(0, 63) AS s (shard) CROSS JOIN LATERAL (
+                SELECT FROM tidings.outbox_delayed d
+                WHERE d.shard = s.shard AND d.not_before <= statement_timestamp()
+            ) due LIMIT $1
+        ) counted
+    ) AS waiting,
     (
-        SELECT (extract(epoch FROM clock_timestamp() - min(first.created_at)) * 1000)::bigint
+        SELECT count(*) FROM (
+            SELECT FROM generate_series(0, 63) AS s (shard) CROSS JOIN LATERAL (
+                SELECT FROM tidings.outbox_delayed d
+                WHERE d.shard = s.shard AND d.not_before > statement_timestamp()
+            ) later LIMIT $1
+        ) counted
+    ) AS delayed,
+    (
+        SELECT (extract(epoch FROM clock_timestamp() - min(first.since)) * 1000)::bigint
         FROM generate_series(0, 63) AS s (shard) CROSS JOIN LATERAL (
-            SELECT o.created_at FROM tidings.outbox o WHERE o.shard = s.shard ORDER BY o.id LIMIT 1
+            (SELECT o.created_at AS since FROM tidings.outbox o WHERE o.shard = s.shard ORDER BY o.id LIMIT 1)
+            UNION ALL
+            (
+                SELECT d.not_before FROM tidings.outbox_delayed d
+                WHERE d.shard = s.shard AND d.not_before <= statement_timestamp() ORDER BY d.not_before LIMIT 1
+            )
         ) first
     ) AS oldest_ms,
     (SELECT count(*) FROM tidings.outbox_failed WHERE NOT parked) AS holding,
@@ -66,6 +89,7 @@ pub(super) async fn lag(connection: &mut PgConnection, names: &SqlNames) -> sqlx
         oldest: oldest.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs())),
         holding: count("holding")?,
         parked: count("parked")?,
+        delayed: count("delayed")?,
     })
 }
 

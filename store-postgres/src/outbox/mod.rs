@@ -1,5 +1,6 @@
 //! The transactional outbox: events that are published if and only if a transaction commits.
 
+mod delayed;
 mod failed;
 mod lag;
 mod lane;

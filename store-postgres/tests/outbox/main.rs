@@ -4,6 +4,7 @@
 mod broker;
 mod consume;
 mod crash;
+mod delayed;
 mod order;
 mod refusals;
 
@@ -51,6 +52,19 @@ fn main() -> ExitCode {
         .with_case("a_lag_that_can_not_be_counted_keeps_nothing_from_being_published", refusals::no_lag)
         .with_case("a_relay_publishes_through_a_transport", through_a_transport)
         .with_case("what_a_handler_returns_is_written_with_its_effects_or_not_at_all", consume::all_or_nothing)
+        .with_case(
+            "delayed_events_are_published_when_they_are_due_and_are_no_lag_before",
+            delayed::not_before_they_are_due,
+        )
+        .with_case("a_delayed_event_that_is_due_is_lag", delayed::due_without_a_relay)
+        .with_case("delayed_events_of_a_key_come_in_the_order_of_their_times", delayed::in_the_order_of_their_times)
+        .with_case("a_cancelled_event_is_not_published", delayed::cancelled)
+        .with_case(
+            "a_due_event_waits_for_a_transaction_of_its_key_and_others_do_not",
+            delayed::behind_an_open_transaction,
+        )
+        .with_case("a_relay_that_sleeps_is_woken_for_an_earlier_delayed_event", delayed::woken)
+        .with_case("a_time_out_of_range_is_refused_and_a_rollback_takes_the_event_back", delayed::refused)
         .with_case("nothing_is_lost_over_restarts_and_killed_sessions", crash::some)
         .with_soak("soak_nothing_is_lost_over_20_restarts_and_500_killed_sessions", crash::many)
         .run()

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::flight::Fetched;
 use crate::error::{failed, failed_write};
+use crate::outbox::delayed::{MOVE, NEXT};
 use crate::outbox::failed::record;
 use crate::outbox::lag::{OutboxLag, lag, read};
 use crate::outbox::lane::{PRESENCE_LOCK, SHARDS, lock_class, shard_lock};
@@ -144,7 +145,7 @@ impl Link {
     }
 
     /// Returns the number of shards that it owns.
-    pub(super) fn shards(&self) -> usize {
+    pub(super) fn shard_count(&self) -> usize {
         self.shards.len()
     }
 
@@ -177,12 +178,31 @@ impl Link {
     /// Records to publish next, without those of the lanes in `busy`.
     pub(super) async fn fetch(&mut self, busy: &[i64], room: Room) -> Result<Vec<Fetched>> {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let shards: Vec<i16> = self.shards.iter().copied().collect();
-        let query = sqlx::query(self.names.fill(FETCH)).bind(shards).bind(busy);
+        let query = sqlx::query(self.names.fill(FETCH)).bind(self.shards()).bind(busy);
         let query = query.bind(number(room.per_shard)).bind(number(room.records)).bind(number(room.bytes));
         let doing = "read the outbox";
         let rows = timed(self.limit, doing, query.fetch_all(&mut self.connection)).await?;
         rows.iter().map(fetched).collect()
+    }
+
+    /// Returns how long it takes until the first delayed record of its shards is due; zero if it is.
+    pub(super) async fn next_due(&mut self) -> Result<Option<Duration>> {
+        let query = sqlx::query_scalar(self.names.fill(NEXT)).bind(self.shards());
+        let next = query.fetch_one(&mut self.connection);
+        let next: Option<i64> = timed(self.limit, "read the delayed events of the outbox", next).await?;
+        Ok(next.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))))
+    }
+
+    /// Moves delayed records of its shards that are due to the outbox, up to a number per shard, and returns how many.
+    pub(super) async fn promote(&mut self, per_shard: i64) -> Result<u64> {
+        let query =
+            sqlx::query(self.names.fill(MOVE)).bind(lock_class(&self.names)).bind(self.shards()).bind(per_shard);
+        let done = timed(self.limit, "move delayed events that are due", query.execute(&mut self.connection)).await?;
+        Ok(done.rows_affected())
+    }
+
+    fn shards(&self) -> Vec<i16> {
+        self.shards.iter().copied().collect()
     }
 
     /// Deletes records that the broker holds, and keeps refused ones aside.

@@ -4,6 +4,7 @@
 //! interval, never a record.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -11,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::Shared;
 use crate::PostgresStore;
+use crate::outbox::delayed::NOTICE;
 use crate::outbox::lane::channel;
 
 /// Backoff after a failed connection; the relay polls meanwhile.
@@ -53,7 +55,10 @@ async fn listen(store: &PostgresStore, channel: &str, shared: &Shared) -> sqlx::
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(channel).await?;
     shared.wake.notify_one();
-    while listener.try_recv().await?.is_some() {
+    while let Some(notice) = listener.try_recv().await? {
+        if notice.payload() == NOTICE {
+            shared.delayed.store(true, Ordering::Release);
+        }
         shared.wake.notify_one();
     }
     Ok(())

@@ -32,6 +32,9 @@ use crate::PostgresStore;
 /// event id. Records wait while the broker is unavailable; records that it refuses permanently are [kept
 /// aside](Refused).
 ///
+/// Delayed events are published when they are due by the server's clock: at idle within milliseconds, under load and
+/// without notifications within [`RelayConfig::poll_interval`].
+///
 /// A relay holds two connections in addition to the store's. They must go directly to the server: a transaction-level
 /// pooler breaks its locks and notifications. Dropping the relay stops it at once.
 ///
@@ -60,6 +63,8 @@ pub struct Relay {
 #[derive(Debug, Default)]
 struct Shared {
     stopping: AtomicBool,
+    /// Whether a delayed event was written, which may be the next that is due.
+    delayed: AtomicBool,
     /// Signals new records or the shutdown.
     wake: Notify,
     board: Board,

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_snapshot_has_the_counters_and_no_text() {
         let board = Board::default();
-        let lag = OutboxLag { waiting: 3, oldest: Some(Duration::from_secs(9)), holding: 1, parked: 2 };
+        let lag = OutboxLag { waiting: 3, oldest: Some(Duration::from_secs(9)), holding: 1, parked: 2, delayed: 4 };
         board.write(|status| {
             (status.state, status.problem) = (RelayState::Waiting, Some("s3cr3t".into()));
             (status.published, status.refused, status.lag) = (5, 1, Some(lag));

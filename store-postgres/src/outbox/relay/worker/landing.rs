@@ -38,7 +38,7 @@ impl Worker {
             _ => self.config.poll_interval,
         };
         let warm = self.cooling.values().map(|cooling| cooling.until).filter(|until| *until > now).min();
-        let mut due = (now + poll).min(self.balance_at).min(self.lag_at);
+        let mut due = (now + poll).min(self.balance_at).min(self.lag_at).min(self.promote_at);
         due = warm.map_or(due, |warm| due.min(warm.max(now + LOOK_AGAIN)));
         self.not_before.filter(|at| *at > now).map_or(due, |at| due.min(at))
     }
@@ -120,7 +120,7 @@ impl Worker {
 
     /// Publishes the state for [`Relay::status`](crate::Relay::status).
     pub(super) fn show(&self) {
-        let (shards, in_flight) = (self.link.as_ref().map_or(0, Link::shards), self.in_flight);
+        let (shards, in_flight) = (self.link.as_ref().map_or(0, Link::shard_count), self.in_flight);
         let waits = self.link.is_none() || self.not_before.is_some_and(|at| Instant::now() < at);
         let idle = self.busy.is_empty() && self.idle_turns > 0 && self.cooling.is_empty();
         self.shared.board.write(|status| {

@@ -8,6 +8,7 @@ mod landing;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidings_core::{Error, ErrorKind, Publisher, Result, Transport};
@@ -30,7 +31,10 @@ const FIRST_LOOKS: [Duration; 3] = [Duration::from_millis(5), Duration::from_mil
 const BUSY_TURNS: u32 = 8;
 /// Minimum number of records per read of a shard.
 const MIN_PER_SHARD: usize = 16;
-/// Minimum interval of checking for lanes whose backoff is over.
+/// Maximum number of delayed records of a shard that are moved at once.
+const PROMOTED_PER_SHARD: i64 = 100;
+/// Minimum interval of checking for lanes whose backoff is over, and for delayed records that could not
+/// be moved.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A success within this time shows that the broker is not down as a whole.
 const RECENT: Duration = Duration::from_secs(1);
@@ -82,6 +86,8 @@ pub(super) struct Worker {
     failures: u32,
     /// When the broker last accepted a record.
     succeeded_at: Option<Instant>,
+    /// When delayed records are next looked for.
+    promote_at: Instant,
     /// When shards are next shared out.
     balance_at: Instant,
     lag_at: Instant,
@@ -121,6 +127,7 @@ impl Worker {
             not_before: None,
             failures: 0,
             succeeded_at: None,
+            promote_at: now,
             balance_at: now,
             lag_at: now,
             active_shards: 1,
@@ -153,6 +160,7 @@ impl Worker {
         self.open().await?;
         self.settle().await?;
         self.keep().await?;
+        self.promote().await?;
         let found = self.fetch().await?;
         if self.busy.is_empty() && found == Found::Nothing {
             self.fall_asleep().await?;
@@ -216,7 +224,7 @@ impl Worker {
         if now >= self.balance_at {
             let busy: BTreeSet<i16> = self.busy.values().copied().collect();
             self.link()?.balance(&busy).await?;
-            self.balance_at = now + BALANCE_INTERVAL;
+            (self.balance_at, self.promote_at) = (now + BALANCE_INTERVAL, now); // the shards may be others
             // Otherwise lanes that other relays publish by now would stay forever.
             let old = self.config.retry_cap.saturating_mul(4);
             self.cooling.retain(|_, cooling| now < cooling.until + old);
@@ -228,11 +236,34 @@ impl Worker {
             let oldest = lag.oldest.unwrap_or_default().as_secs_f64();
             tracing::info!(
                 target: "tidings::outbox",
-                waiting = lag.waiting, oldest_seconds = oldest, holding = lag.holding, parked = lag.parked,
+                waiting = lag.waiting, delayed = lag.delayed, oldest_seconds = oldest, holding = lag.holding, parked = lag.parked,
                 "outbox lag"
             );
             self.shared.board.write(|status| status.lag = Some(lag));
         }
+        Ok(())
+    }
+
+    /// Moves delayed records that are due to the outbox, and sets the timer for the next.
+    async fn promote(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let is_new = self.shared.delayed.swap(false, Ordering::AcqRel);
+        if now < self.promote_at && !is_new {
+            return Ok(());
+        }
+        // Set first: `wait` must not find a time that has passed.
+        self.promote_at = now + self.config.poll_interval;
+        if self.shared.is_stopping() || self.link()?.shard_count() == 0 {
+            return Ok(());
+        }
+        let wait = match self.link()?.next_due().await? {
+            None => self.config.poll_interval,
+            Some(next) if !next.is_zero() => next.min(self.config.poll_interval),
+            Some(_) if self.link()?.promote(PROMOTED_PER_SHARD).await? > 0 => Duration::ZERO,
+            // Transactions hold their keys.
+            Some(_) => LOOK_AGAIN,
+        };
+        self.promote_at = now + wait;
         Ok(())
     }
 
@@ -245,9 +276,9 @@ impl Worker {
         let cold: Vec<i64> = self.cooling.iter().filter(|(_, c)| now < c.until).map(|(lane, _)| *lane).collect();
         let records = self.config.batch_records.saturating_sub(self.in_flight + cold.len());
         let bytes = self.config.batch_bytes.saturating_sub(self.bytes_in_flight);
-        if waits || self.shared.is_stopping() || records == 0 || bytes == 0 || self.link()?.shards() == 0 {
+        if waits || self.shared.is_stopping() || records == 0 || bytes == 0 || self.link()?.shard_count() == 0 {
             // The relay stays awake while records are in flight or in backoff.
-            let quiet = self.link()?.shards() == 0 && self.busy.is_empty();
+            let quiet = self.link()?.shard_count() == 0 && self.busy.is_empty();
             return Ok(if quiet { Found::Nothing } else { Found::All });
         }
         let per_shard = records.div_ceil(self.active_shards).max(MIN_PER_SHARD);

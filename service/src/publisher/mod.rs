@@ -4,6 +4,8 @@
 //! record to the transport's publisher within a span that follows OpenTelemetry's conventions. Within a handler,
 //! returned events take another path, since their ids must be the same in each repeat.
 
+mod delayed;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
