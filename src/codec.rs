@@ -27,6 +27,7 @@ pub use tidings_core::codec::Postcard;
 #[cfg(feature = "cloudevents")]
 pub use tidings_core::codec::{AttributeValue, Attributes, CloudEvents, StructuredCloudEvents};
 pub use tidings_core::codec::{
-    Codec, EventFormat, Head, Routing, decode, encode, encode_as, peek, peek_headers, route_by_headers, routing,
+    Codec, Downcast, EventFormat, EventVersions, Head, Routing, Upcast, decode, encode, encode_as, majors, peek,
+    peek_headers, route_by_headers, routing,
 };
 pub use tidings_core::{EnvelopeRef, Key, Version};

@@ -29,6 +29,8 @@ pub struct DeliveryContext {
     pub topic_prefix: Name,
     /// The format in which events are written. Default: that of the codec of their type.
     pub event_format: codec::EventFormat,
+    /// The older versions in which events are written. Default: none, each in that of its type.
+    pub event_versions: codec::EventVersions,
     /// The publisher of events published through a delivery.
     pub publisher: Option<Arc<dyn Publisher>>,
     /// Whether an idempotency store distinguishes events of one id by the topic that they are read from. Default:
@@ -46,6 +48,7 @@ impl DeliveryContext {
             handler: handler.into(),
             topic_prefix: Name::default(),
             event_format: codec::EventFormat::default(),
+            event_versions: codec::EventVersions::default(),
             publisher: None,
             scope_per_topic: false,
         }

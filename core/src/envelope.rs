@@ -30,7 +30,8 @@ pub struct Envelope<E> {
     pub timestamp: Timestamp,
     /// The service that created the event.
     pub source: Name,
-    /// The version that the payload was written in.
+    /// The version of the payload: that in which it was written, or that of its type after an
+    /// [upcast](crate::codec::Upcast).
     pub version: Version,
     /// The event itself.
     pub payload: E,

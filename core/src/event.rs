@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Downcast, Upcast};
 use crate::{Error, ErrorKind, Name, Result};
 
 /// A message type: its payload, its topic, its stable name and its key.
@@ -44,8 +44,13 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TOPIC: &'static str;
     /// The event's stable name on the wire, such as `user.registered`.
     const TYPE: &'static str;
-    /// The version of the payload. A handler accepts one major version.
+    /// The version of the payload. A handler accepts its major version, and those of the event's upcasts.
     const VERSION: Version = Version::new(1, 0);
+    /// The older version that is read as this event. A handler of this event then serves both; chains are followed.
+    const UPCAST: Option<Upcast<Self>> = None;
+    /// The older version that this event can be written as, where [`EventVersions`](crate::codec::EventVersions)
+    /// select it.
+    const DOWNCAST: Option<Downcast<Self>> = None;
 
     /// Returns the partition key; events of one key are handled in order. `None`: the event has no order.
     fn key(&self) -> Option<Cow<'_, [u8]>>;
@@ -118,7 +123,8 @@ impl Key for Cow<'_, str> {
 
 /// The version of a payload, `major.minor`; on the wire it is the text `"1.0"`.
 ///
-/// A new minor version only adds what older readers may ignore; a new major version needs a handler of its own.
+/// A new minor version only adds what older readers may ignore; a new major version needs an [upcast](crate::codec::Upcast)
+/// from the older one, or a handler of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version {
     /// The major version: changes that older readers cannot read.

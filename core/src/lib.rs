@@ -14,6 +14,7 @@
 //!
 //! - **topic**, **partition**, **offset**, **key**, **header**, **group**: as in Apache Kafka.
 //! - **event**: a typed message ([`Event`]); its **envelope** ([`Envelope`]) is what surrounds its payload.
+//! - **upcast**, **downcast**: the conversion of an event from, and to, an older version ([`codec::Upcast`]).
 //! - **record**: a message stored by a broker ([`StoredRecord`]) or to be published ([`Record`]): key, value or null,
 //!   headers, timestamp.
 //! - **name**: the text of a topic, an event type, a service or a handler ([`Name`]).
@@ -21,8 +22,7 @@
 //! - **settle**: to finish a delivery: handled, duplicate, skipped, forwarded, or safely dead-lettered.
 //! - **commit**: to store the next offset to read at the broker ([`Commit`]).
 //! - **assignment**: the ownership of a partition by a member, under an **epoch** that grows ([`Assignment`]).
-//! - **unreadable**: bytes of a partition that its reader cannot read or refuses; they hold the partition
-//!   ([`Unreadable`]).
+//! - **unreadable**: bytes that the reader of a partition cannot read or refuses; they hold it ([`Unreadable`]).
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
@@ -133,6 +133,7 @@ pub mod __private {
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
+    pub use crate::codec::{Downcast, Upcast};
     pub use crate::{Key, Version};
 
     /// Implemented for every type that can be a generic parameter of an event.

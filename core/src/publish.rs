@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::trace::TraceContext;
 use crate::{
     DelayedRecord, Delivery, DeliveryContext, Due, EnvelopeRef, Event, Header, Headers, Position, Publisher,
-    PublisherExt, Record, Result, Timestamp, codec, event_id_of, headers,
+    PublisherExt, Record, Result, Timestamp, event_id_of, headers,
 };
 
 /// Counts the equal events published by each run of a handler, for the deliveries of one record batch.
@@ -72,7 +72,7 @@ fn derived<E: Event>(delivery: &Delivery, cause: Option<Uuid>, event: &E) -> Res
     let key = event.key();
     let id = delivery.derive_id(cause_id, E::TYPE, key.as_deref());
     let envelope = EnvelopeRef::new(id, Timestamp::now(), &context.service, event);
-    let mut record = codec::encode_as(context.event_format, envelope, &context.topic_prefix)?;
+    let mut record = context.event_versions.encode(context.event_format, envelope, &context.topic_prefix)?;
     let from = match cause {
         Some(id) => delivery.records().find(|r| event_id_of(delivery.origin(), r) == id),
         None => None,

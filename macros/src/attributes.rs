@@ -19,6 +19,10 @@ pub(crate) struct Attributes {
     pub(crate) event_type: Option<Text>,
     /// The major and minor version. Default: 1.0.
     pub(crate) version: Option<(u32, u32)>,
+    /// The type of the older version that is read as this event. Default: none.
+    pub(crate) upcast: Option<Path>,
+    /// The type of the older version that this event can be written as. Default: none.
+    pub(crate) downcast: Option<Path>,
     /// The key: a field's name or number, or an expression over `self`. Default: no key.
     pub(crate) key: Option<Expr>,
     /// The codec. Default: JSON.
@@ -82,9 +86,11 @@ impl Attributes {
             "key" => set(meta, &mut self.key, key(value)?),
             "codec" => set(meta, &mut self.codec, codec(value)?),
             "crate" => set(meta, &mut self.root, path(value)?),
+            "upcast_from" => set(meta, &mut self.upcast, path(value)?),
+            "downcast_to" => set(meta, &mut self.downcast, path(value)?),
             _ => {
-                Err(meta
-                    .error(format!("unknown `{name}`: expected `topic`, `type`, `version`, `key`, `codec` or `crate`")))
+                let known = "`topic`, `type`, `version`, `key`, `codec`, `upcast_from`, `downcast_to` or `crate`";
+                Err(meta.error(format!("unknown `{name}`: expected {known}")))
             }
         }
     }

@@ -6,7 +6,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Data, DeriveInput, Error, Expr, ExprLit, Fields, Generics, Lit, Member, Result, parse_quote};
+use syn::{Data, DeriveInput, Error, Expr, ExprLit, Fields, Generics, Lit, Member, Path, Result, parse_quote};
 
 use crate::attributes::{Attributes, Text, also};
 
@@ -44,6 +44,8 @@ fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStrea
     let text = |text: &Option<Text>| text.as_ref().map(|text| text.tokens(&root));
     let (topic, event_type) = (text(&attributes.topic), text(&attributes.event_type));
     let (major, minor) = attributes.version.unwrap_or((1, 0));
+    let (upcast, downcast) = casts(attributes);
+    let checks = checks(input, attributes);
     let generics = bounded(input.generics.clone(), &root);
     let (parameters, arguments, bounds) = generics.split_for_impl();
     quote! {
@@ -53,12 +55,50 @@ fn implementation(input: &DeriveInput, attributes: &Attributes, key: &TokenStrea
             const TOPIC: &'static str = #topic;
             const TYPE: &'static str = #event_type;
             const VERSION: #root::__private::Version = #root::__private::Version::new(#major, #minor);
+            #upcast
+            #downcast
 
             fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, [::core::primitive::u8]>> {
                 #key
             }
         }
+        #checks
     }
+}
+
+/// Generates the constants of the conversions from and to older versions.
+fn casts(attributes: &Attributes) -> (TokenStream, TokenStream) {
+    let root = attributes.root();
+    // The span of the attribute: a type that is not an event is reported there.
+    let upcast = attributes.upcast.as_ref().map(|old| {
+        quote_spanned! {old.span()=>
+            const UPCAST: ::core::option::Option<#root::__private::Upcast<Self>> =
+                ::core::option::Option::Some(#root::__private::Upcast::from::<#old>());
+        }
+    });
+    let downcast = attributes.downcast.as_ref().map(|old| {
+        quote_spanned! {old.span()=>
+            const DOWNCAST: ::core::option::Option<#root::__private::Downcast<Self>> =
+                ::core::option::Option::Some(#root::__private::Downcast::to::<#old>());
+        }
+    });
+    (upcast.unwrap_or_default(), downcast.unwrap_or_default())
+}
+
+/// Generates constants that evaluate those of the conversions, which would else be evaluated where the event is used
+/// first. Those of a generic event can only be evaluated there.
+fn checks(input: &DeriveInput, attributes: &Attributes) -> TokenStream {
+    if !input.generics.params.is_empty() {
+        return TokenStream::new();
+    }
+    let (name, root) = (&input.ident, attributes.root());
+    let check = |old: &Option<Path>, constant: TokenStream| {
+        old.as_ref().map(|old| {
+            quote_spanned!(old.span()=> const _: () = ::core::assert!(<#name as #root::Event>::#constant.is_some());)
+        })
+    };
+    let (upcast, downcast) = (check(&attributes.upcast, quote!(UPCAST)), check(&attributes.downcast, quote!(DOWNCAST)));
+    quote!(#upcast #downcast)
 }
 
 /// Adds the bounds under which a generic type is an event.

@@ -37,8 +37,13 @@ use proc_macro::TokenStream;
 /// | `type = "user.registered"`, also a constant or macro | the event's stable name on the wire | required |
 /// | `version = 2`, `version = "2.1"` | the version of the payload | `1` |
 /// | `key = "user_id"`, `key = 0`, `key = self.tenant()` | the partition key: a field, or an expression over `self` | no key, no order |
+/// | `upcast_from = UserRegisteredV1` | the event of an older version that is read as this one, by `From` or `TryFrom` | none |
+/// | `downcast_to = UserRegisteredV1` | the event of an older version that this one can be written as, by its `From` or `TryFrom` of a reference | none |
 /// | `codec = "json"`, `"postcard"`, `"cloudevents"`, `"cloudevents-structured"` or the path of a `Codec` | the codec that writes the event | `"json"` |
 /// | `crate = "path"` | the path of tidings | `::tidings` |
+///
+/// The older version has the same `topic` and `type`, and a lower major version; anything else does not compile. It may
+/// have an older version in turn.
 ///
 /// `topic` and `type` contain no white space. An enum has one type for all its variants, and an
 /// expression as its key.

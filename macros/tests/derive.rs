@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tidings_core::codec::{Codec, Json, Postcard};
-use tidings_core::{Event as _, Version};
+use tidings_core::codec::{self, Codec, EventFormat, EventVersions, Json, Postcard};
+use tidings_core::{Envelope, Event as _, StoredRecord, Timestamp, Version};
 use tidings_macros::Event;
 
 #[derive(Serialize, Deserialize, Event)]
@@ -55,6 +55,26 @@ where
 {
     id: u64,
     values: BTreeMap<T, u8>,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "user-events", type = "user.registered", version = 2, key = "id")]
+#[event(upcast_from = Registered, downcast_to = "Registered")]
+struct RegisteredV2 {
+    id: u64,
+}
+
+impl TryFrom<Registered> for RegisteredV2 {
+    type Error = std::num::ParseIntError;
+    fn try_from(old: Registered) -> Result<Self, Self::Error> {
+        old.user_id.parse().map(|id| Self { id })
+    }
+}
+
+impl From<&RegisteredV2> for Registered {
+    fn from(new: &RegisteredV2) -> Self {
+        Self { user_id: new.id.to_string() }
+    }
 }
 
 const TOPIC: &str = "constant";
@@ -125,4 +145,17 @@ fn a_generic_type_is_an_event_where_its_arguments_allow() {
     let event = Generic::<String> { id: 9, values: BTreeMap::new() };
     assert_eq!(key(&event).as_deref(), Some("9"));
     assert!(event.values.is_empty());
+}
+
+#[test]
+fn older_versions_are_read_and_written_by_conversions() {
+    let stored = |record| StoredRecord::from_record(record, 0, Timestamp::now());
+    let old = codec::encode(Envelope::new(Registered { user_id: "7".into() }).as_ref(), "").expect("it is written");
+    assert_eq!(codec::decode::<RegisteredV2>(&stored(old)).expect("it is upcast").payload.id, 7);
+
+    let versions = EventVersions::default().with::<Registered>();
+    let new = versions.encode(EventFormat::OfEvent, Envelope::new(RegisteredV2 { id: 8 }).as_ref(), "");
+    let new = stored(new.expect("it is downcast"));
+    assert_eq!(codec::decode::<Registered>(&new).expect("it is of version 1").payload.user_id, "8");
+    assert!(Registered::UPCAST.is_none() && Registered::DOWNCAST.is_none());
 }

@@ -43,8 +43,9 @@ pub struct HandlerDescription {
     pub topic: Option<Name>,
     /// The type of its events; `None` for a handler of raw records.
     pub event_type: Option<Name>,
-    /// The major version of its events; `None` for a handler of raw records.
-    pub major: Option<u32>,
+    /// The major versions of its events, descending: that of its type, then those that are upcast to it. Empty for a
+    /// handler of raw records.
+    pub majors: Vec<u32>,
     /// Whether it takes batches.
     pub batches: bool,
     /// The path of its function.

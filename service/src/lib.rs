@@ -51,6 +51,7 @@ mod settings;
 mod signal;
 mod status;
 mod table;
+mod target;
 pub mod telemetry;
 mod time;
 mod undecodable;

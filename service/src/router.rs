@@ -19,7 +19,8 @@ use crate::handler_description::{HandlerDescription, PayloadJson};
 use crate::limit::Limits;
 use crate::requirement;
 use crate::route::Route;
-use crate::table::{Entry, RouteTable, Routes, Target, prefixed};
+use crate::table::{Entry, RouteTable, Routes, prefixed};
+use crate::target::Target;
 
 /// Creates the route of a handler once its state is known.
 type Make<S> = Box<dyn FnOnce(S) -> Route + Send>;
@@ -77,8 +78,9 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
 
     /// Adds the handler of an event type.
     ///
-    /// It takes events of the type's major version from the event's topic. The default [name](crate::HandlerExt::named)
-    /// is the event's type (from major version 2 on: `<type>:v<major>`). See [`Service`](crate::Service) for an
+    /// It takes events of the type's major version, and of those that are [upcast](codec::Upcast) to it, from the event's
+    /// topic. The default [name](crate::HandlerExt::named) is the event's type; if the oldest of these versions is 2 or
+    /// more, `<type>:v<major>` of the oldest. See [`Service`](crate::Service) for an
     /// example.
     pub fn on<H, Args>(self, handler: H) -> Self
     where

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::codec::EventFormat;
+use tidings_core::codec::{EventFormat, EventVersions};
 use tidings_core::{BoxError, ConsumerOptions, DeadLetterSink, Delivery, IdempotencyStore, Name, Outcome, Start};
 use tower_layer::Layer;
 
@@ -119,6 +119,7 @@ impl Service {
                 policy: TopicPolicy::default(),
                 prefix: Name::default(),
                 event_format: EventFormat::default(),
+                event_versions: EventVersions::default(),
             },
             flow: FlowOptions {
                 order: DeliveryOrder::default(),

@@ -112,7 +112,7 @@ mod tests {
         let kinds: Vec<_> = described.handlers.iter().map(|handler| handler.kind).collect();
         assert_eq!(kinds, [HandlerKind::Event, HandlerKind::Tombstone, HandlerKind::Fallback]);
         let placed = &described.handlers[0];
-        assert_eq!((placed.name.as_str(), placed.major, placed.batches), ("order.placed:v2", Some(2), true));
+        assert_eq!((placed.name.as_str(), &*placed.majors, placed.batches), ("order.placed:v2", &[2][..], true));
         assert_eq!((described.topics(), described.handlers[2].topic.as_ref()), (vec!["orders".into()], None));
     }
 

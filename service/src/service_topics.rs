@@ -1,7 +1,7 @@
 //! The topics of a service, and the format of what it publishes to them.
 
-use tidings_core::Name;
 use tidings_core::codec::EventFormat;
+use tidings_core::{Event, Name};
 
 use crate::engine::retry_topic_names;
 use crate::service::Service;
@@ -51,6 +51,40 @@ impl Service {
     /// ```
     pub fn with_event_format(mut self, format: EventFormat) -> Self {
         self.options.topics.event_format = format;
+        self
+    }
+
+    /// Writes events of the type of `Old` that handlers return or publish as `Old`, an older version, while its
+    /// readers are not all replaced. Repeatable, for other types. Default: each event in its own version.
+    ///
+    /// Newer versions need `downcast_to` in their `#[event(..)]`; an event that no chain of downcasts converts to `Old`
+    /// is refused as [`Invalid`](tidings_core::ErrorKind::Invalid) when it is published. The ids of returned events do
+    /// not depend on the version.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidings_core::{Delivery, Event as _};
+    /// # use tidings_macros::Event;
+    /// # use tidings_service::{Router, Service};
+    /// #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(crate = "tidings_core")]
+    /// #[event(topic = "payments", type = "paid")]
+    /// struct PaidV1 { euros: u32 }
+    ///
+    /// #[derive(Serialize, Deserialize, Event)]
+    /// # #[event(crate = "tidings_core")]
+    /// #[event(topic = "payments", type = "paid", version = 2, downcast_to = PaidV1)]
+    /// struct Paid { cents: u32 }
+    ///
+    /// impl From<&Paid> for PaidV1 {
+    ///     fn from(new: &Paid) -> Self { Self { euros: new.cents / 100 } }
+    /// }
+    ///
+    /// let router = Router::new().on_topic("orders", async |_: Delivery| Paid { cents: 700 });
+    /// let service = Service::new("billing", router).with_event_version::<PaidV1>();
+    /// ```
+    pub fn with_event_version<Old: Event>(mut self) -> Self {
+        self.options.topics.event_versions = self.options.topics.event_versions.with::<Old>();
         self
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::codec::EventFormat;
+use tidings_core::codec::{EventFormat, EventVersions};
 use tidings_core::{DeadLetterSink, IdempotencyStore, Name, Start, Topic};
 
 use crate::breaker::Breaker;
@@ -205,6 +205,7 @@ pub(crate) struct TopicOptions {
     /// The prefix of all topics, handled and published. Applied when the service starts, once.
     pub(crate) prefix: Name,
     pub(crate) event_format: EventFormat,
+    pub(crate) event_versions: EventVersions,
 }
 
 /// The order, the limits and the pace of deliveries.

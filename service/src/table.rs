@@ -12,69 +12,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use tidings_core::codec::{self, Routing};
-use tidings_core::{Causes, Error, ErrorKind, Event, Name, Result, StoredRecord, headers};
+use tidings_core::{Causes, Error, ErrorKind, Name, Result, StoredRecord, headers};
 
 use crate::handler_description::{HandlerDescription, HandlerKind, PayloadJson};
 use crate::options::{BatchOptions, HandlerOptions};
 use crate::requirement::{Need, Requirement};
 use crate::route::Route;
-
-/// The records that a handler was registered for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Target {
-    /// Events of a type and major version in a topic.
-    Event { topic: Name, event_type: Name, major: u32 },
-    /// Records of a topic that no other handler takes.
-    Topic(Name),
-    /// Tombstones of a topic, or of all topics without a tombstone handler.
-    Tombstone(Option<Name>),
-    /// Events of types without a handler.
-    Fallback,
-}
-
-impl Target {
-    /// Returns the target of the handlers of `E`: one per type and major version.
-    pub(crate) fn of_event<E: Event>() -> Self {
-        Self::Event {
-            topic: Name::from_static(E::TOPIC),
-            event_type: Name::from_static(E::TYPE),
-            major: E::VERSION.major,
-        }
-    }
-
-    /// Returns the topic that must be read for it, without the service's prefix.
-    pub(crate) fn topic(&self) -> Option<&Name> {
-        match self {
-            Self::Event { topic, .. } | Self::Topic(topic) => Some(topic),
-            Self::Tombstone(topic) => topic.as_ref(),
-            Self::Fallback => None,
-        }
-    }
-
-    /// Returns the name of a handler that was given none. It must stay the same over releases: it is part of derived
-    /// ids.
-    fn default_name(&self) -> Name {
-        match self {
-            Self::Event { event_type, major: 0 | 1, .. } => event_type.clone(),
-            Self::Event { event_type, major, .. } => format!("{event_type}:v{major}").into(),
-            Self::Topic(topic) => format!("topic:{topic}").into(),
-            Self::Tombstone(Some(topic)) => format!("tombstone:{topic}").into(),
-            Self::Tombstone(None) => Name::from_static("tombstone"),
-            Self::Fallback => Name::from_static("fallback"),
-        }
-    }
-
-    /// Describes the records, for messages: `user.registered 1.x of topic user-events`.
-    fn describe(&self) -> String {
-        match self {
-            Self::Event { topic, event_type, major } => format!("{event_type} {major}.x of topic {topic}"),
-            Self::Topic(topic) => format!("the records of topic {topic}"),
-            Self::Tombstone(Some(topic)) => format!("the tombstones of topic {topic}"),
-            Self::Tombstone(None) => "the tombstones of any topic".into(),
-            Self::Fallback => "the fallback".into(),
-        }
-    }
-}
+use crate::target::Target;
 
 /// A handler as added to a router.
 #[derive(Debug)]
@@ -100,18 +44,18 @@ impl Entry {
 
     /// Describes the handler, with `topic_prefix` before its topic.
     pub(crate) fn describe(&self, topic_prefix: &str) -> HandlerDescription {
-        let (kind, event_type, major) = match &self.target {
-            Target::Event { event_type, major, .. } => (HandlerKind::Event, Some(event_type.clone()), Some(*major)),
-            Target::Topic(_) => (HandlerKind::Topic, None, None),
-            Target::Tombstone(_) => (HandlerKind::Tombstone, None, None),
-            Target::Fallback => (HandlerKind::Fallback, None, None),
+        let (kind, event_type, majors) = match &self.target {
+            Target::Event { event_type, majors, .. } => (HandlerKind::Event, Some(event_type.clone()), majors.clone()),
+            Target::Topic(_) => (HandlerKind::Topic, None, Vec::new()),
+            Target::Tombstone(_) => (HandlerKind::Tombstone, None, Vec::new()),
+            Target::Fallback => (HandlerKind::Fallback, None, Vec::new()),
         };
         HandlerDescription {
             name: self.name(),
             kind,
             topic: self.target.topic().map(|topic| prefixed(topic_prefix, topic)),
             event_type,
-            major,
+            majors,
             batches: self.takes_batches,
             function: self.function,
             payload_json: self.payload_json,
@@ -238,8 +182,8 @@ impl RouteTable {
         for (number, entry) in entries.iter().enumerate() {
             let routes = entry.target.topic().map(|topic| topics.entry(prefixed(topic_prefix, topic)).or_default());
             match (&entry.target, routes) {
-                (Target::Event { event_type, major, .. }, Some(routes)) => {
-                    routes.events.push((event_type.clone(), *major, number));
+                (Target::Event { event_type, majors, .. }, Some(routes)) => {
+                    routes.events.extend(majors.iter().map(|major| (event_type.clone(), *major, number)));
                 }
                 (Target::Topic(_), Some(routes)) => routes.raw = Some(number),
                 (Target::Tombstone(_), Some(routes)) => routes.tombstone = Some(number),
@@ -350,10 +294,15 @@ fn check(entries: &[Entry]) -> Result<()> {
     let (mut targets, mut names) = (BTreeMap::new(), BTreeMap::new());
     for entry in entries {
         let (name, what, function) = (entry.name(), entry.target.describe(), entry.function);
-        let (same_target, same_name) = (targets.insert(&entry.target, function), names.insert(name.clone(), function));
-        if let Some(other) = same_target {
-            problems.push(format!("two handlers for {what}: {other} and {function}"));
-        } else if let Some(other) = same_name {
+        let mut is_shared = false;
+        for part in entry.target.parts() {
+            let what = part.describe();
+            if let Some(other) = targets.insert(part, function) {
+                problems.push(format!("two handlers for {what}: {other} and {function}"));
+                is_shared = true;
+            }
+        }
+        if let Some(other) = names.insert(name.clone(), function).filter(|_| !is_shared) {
             problems.push(format!(
                 "two handlers are called {name:?}, {other} and {function}: give one of them another name with `.named`"
             ));
@@ -389,7 +338,7 @@ fn check(entries: &[Entry]) -> Result<()> {
 mod tests {
     use serde::{Deserialize, Serialize};
     use tidings_core::{
-        Batch, BoxError, Caused, Delivery, Envelope, EnvelopeRef, Headers, RawBatch, Record, Timestamp,
+        Batch, BoxError, Caused, Delivery, Envelope, EnvelopeRef, Event, Headers, RawBatch, Record, Timestamp,
     };
     use tidings_macros::Event;
     use uuid::Uuid;

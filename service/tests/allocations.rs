@@ -5,7 +5,9 @@ mod common;
 
 use bytes::Bytes;
 use common::{caught_up, start, topics};
-use tidings_core::{Delivery, Name, Record, Transport};
+use serde::{Deserialize, Serialize};
+use tidings_core::{Delivery, Envelope, Event, Name, Record, StoredRecord, Timestamp, Transport, codec};
+use tidings_macros::Event;
 use tidings_memory::MemoryTransport;
 use tidings_service::{Router, Service};
 
@@ -44,4 +46,47 @@ fn a_raw_delivery_whose_handler_is_ready_allocates_nothing_of_its_own() {
     let (few, many) = (count(1_000), count(1_000 + RECORDS));
     let per_record = many.saturating_sub(few) as f64 / RECORDS as f64;
     assert!(per_record < 0.1, "{per_record} allocations for each delivery");
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "t", type = "noted")]
+struct NotedV1 {
+    id: u32,
+}
+
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "t", type = "noted", version = 2, upcast_from = NotedV1)]
+struct Noted {
+    number: u32,
+}
+
+/// The same, without an older version.
+#[derive(Serialize, Deserialize, Event)]
+#[event(crate = "tidings_core", topic = "t", type = "noted", version = 2)]
+struct Alone {
+    number: u32,
+}
+
+impl From<NotedV1> for Noted {
+    fn from(old: NotedV1) -> Self {
+        Self { number: old.id }
+    }
+}
+
+/// Returns the allocations of reading `record` as an `E`.
+fn allocations<E: Event>(record: &StoredRecord) -> u64 {
+    allocation_counter::measure(|| drop(codec::decode::<E>(record).expect("it is read"))).count_total
+}
+
+#[test]
+fn an_upcast_costs_records_of_the_current_version_no_allocation() {
+    fn stored<E: Event>(event: E) -> StoredRecord {
+        let record = codec::encode(Envelope::new(event).with_source("a service").as_ref(), "").expect("it is written");
+        StoredRecord::from_record(record, 0, Timestamp::now())
+    }
+    let current = stored(Noted { number: 7 });
+    assert_eq!(allocations::<Noted>(&current), allocations::<Alone>(&current));
+    // Nor those of the older one: it is read once, and converted.
+    let older = stored(NotedV1 { id: 7 });
+    assert_eq!(allocations::<Noted>(&older), allocations::<NotedV1>(&older));
 }

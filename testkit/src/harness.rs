@@ -392,8 +392,9 @@ fn expect<R>(result: Result<R>) -> R {
     result.unwrap_or_else(|error| panic!("{}", error.report()))
 }
 
-/// Decodes a record if it is of this event's type and major version.
+/// Decodes a record if it is of this event's type and a major version that is read as it.
 fn decode<E: Event>(record: &tidings_core::StoredRecord) -> Option<Envelope<E>> {
     let head = codec::peek(record).ok()?;
-    (head.event_type == E::TYPE && head.version.major == E::VERSION.major).then(|| codec::decode(record).ok()).flatten()
+    let is_read = head.event_type == E::TYPE && codec::majors::<E>().contains(&head.version.major);
+    is_read.then(|| codec::decode(record).ok()).flatten()
 }

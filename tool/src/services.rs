@@ -44,7 +44,7 @@ impl Services {
         let major = routing.version().ok()?.major;
         let handlers = self.iter().flat_map(|service| &service.handlers);
         let fits = |handler: &&HandlerDescription| {
-            handler.event_type.as_deref() == Some(event_type.as_str()) && handler.major == Some(major)
+            handler.event_type.as_deref() == Some(event_type.as_str()) && handler.majors.contains(&major)
         };
         let fitting: Vec<&HandlerDescription> = handlers.filter(fits).collect();
         let of_topic = fitting.iter().find(|handler| handler.topic.as_deref() == Some(topic));

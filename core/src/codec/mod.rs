@@ -8,6 +8,9 @@
 //! payloads ([`Postcard`], and usually one of your own) put the envelope into headers, where [`peek_headers`] finds it.
 //! Both write the type and the version as headers, so that a record is routed without parsing its value.
 //!
+//! An event that has an [`Upcast`] is read from records of its older versions as well, and one that has a [`Downcast`] is
+//! written as an older version where [`EventVersions`] select it.
+//!
 //! With the feature `cloudevents`, CloudEvents are read on every topic, and written by the codecs `CloudEvents` and
 //! `StructuredCloudEvents`.
 //!
@@ -20,6 +23,7 @@
 mod bounded;
 #[cfg(feature = "cloudevents")]
 mod cloud_events;
+mod content_type;
 mod digest;
 #[cfg(feature = "json")]
 mod fields;
@@ -37,6 +41,7 @@ mod routing;
 mod rules;
 #[cfg(any(feature = "json", feature = "postcard"))]
 mod strict;
+mod versions;
 
 use std::borrow::Cow;
 
@@ -45,6 +50,9 @@ use uuid::Uuid;
 
 #[cfg(feature = "cloudevents")]
 pub use self::cloud_events::{AttributeValue, Attributes, CloudEvents, StructuredCloudEvents};
+#[cfg(feature = "cloudevents")]
+use self::content_type::essence;
+use self::content_type::{ContentType, content_type, unknown_content_type};
 pub use self::format::EventFormat;
 #[cfg(feature = "json")]
 pub use self::json::Json;
@@ -53,6 +61,8 @@ pub use self::payload_json::payload_json;
 pub use self::postcard::Postcard;
 pub use self::read_back::set_read_back;
 pub use self::routing::{Routing, route_by_headers, routing};
+pub use self::versions::{Downcast, EventVersions, Upcast, majors};
+#[cfg(any(feature = "json", feature = "postcard"))]
 use crate::event::shortened;
 use crate::{Envelope, EnvelopeRef, Error, ErrorKind, Event, Headers, Record, Result, StoredRecord, Version, headers};
 
@@ -205,9 +215,13 @@ fn encode_by<C: Codec, E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &st
 
 /// Decodes an event by the codec that the record's `content-type` names.
 ///
+/// An event that has an [upcast](Event::UPCAST) is read by the record's version: an older one is read as its own type
+/// and converted. The versions of other events are not compared here: a service's router does.
+///
 /// # Errors
 /// [`ErrorKind::Undecodable`] if the bytes, the type or the codec do not match; the message names the field. A null
-/// value is undecodable too.
+/// value is undecodable too, as are, for an event with an upcast, a failed conversion and a major version that is not
+/// one of its [`majors`].
 ///
 /// ```
 /// use tidings_core::{Envelope, ErrorKind, StoredRecord, Timestamp, codec};
@@ -230,7 +244,14 @@ fn encode_by<C: Codec, E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &st
 /// ```
 #[inline]
 pub fn decode<E: Event>(record: &StoredRecord) -> Result<Envelope<E>> {
-    match content_type(record)? {
+    let format = content_type(record)?;
+    if E::UPCAST.is_none() { decode_exactly(record, format) } else { versions::decode_by_version(record, format) }
+}
+
+/// Decodes a record as `E` itself, whatever its version is.
+#[inline]
+fn decode_exactly<E: Event>(record: &StoredRecord, format: ContentType<'_>) -> Result<Envelope<E>> {
+    match format {
         #[cfg(feature = "json")]
         ContentType::Json => Json::decode(record),
         #[cfg(feature = "cloudevents")]
@@ -300,54 +321,6 @@ pub fn peek_headers(record: &StoredRecord) -> Result<Head<'_>> {
 /// Refuses the nil UUID: it is written where an id was forgotten, and two such events would have the same id.
 fn refuse_nil(id: Uuid) -> Result<Uuid> {
     if id.is_nil() { Err(undecodable("read the eventId: it is the nil UUID")) } else { Ok(id) }
-}
-
-/// The codec by which a record is read. Without a `content-type` it is JSON, which KafkaJS services do not name.
-enum ContentType<'a> {
-    #[cfg(feature = "json")]
-    Json,
-    #[cfg(feature = "postcard")]
-    Postcard,
-    #[cfg(feature = "cloudevents")]
-    CloudEvent(cloud_events::Mode),
-    Other(&'a str),
-}
-
-/// Returns the codec that a record names. A codec that is not compiled in is `Other`, and fails where the event is
-/// decoded, not where it is routed: a service may skip events of a codec that it does not know.
-fn content_type(record: &StoredRecord) -> Result<ContentType<'_>> {
-    #[cfg(feature = "cloudevents")]
-    if let Some(mode) = cloud_events::mode(record) {
-        return Ok(ContentType::CloudEvent(mode));
-    }
-    // The common case, without a check of UTF-8.
-    #[cfg(feature = "json")]
-    if record.headers.get(headers::CONTENT_TYPE).is_none_or(|name| name == Json::CONTENT_TYPE) {
-        return Ok(ContentType::Json);
-    }
-    Ok(match text(record, headers::CONTENT_TYPE)? {
-        #[cfg(feature = "json")]
-        None => ContentType::Json,
-        #[cfg(feature = "postcard")]
-        Some(Postcard::CONTENT_TYPE) => ContentType::Postcard,
-        // Parameters such as charset are ignored: JSON is UTF-8.
-        #[cfg(feature = "json")]
-        Some(name) if essence(name).eq_ignore_ascii_case(Json::CONTENT_TYPE) => ContentType::Json,
-        Some(name) => ContentType::Other(name),
-        #[cfg(not(feature = "json"))]
-        None => ContentType::Other("application/json"),
-    })
-}
-
-/// Returns a content type without its parameters.
-#[cfg(feature = "json")]
-fn essence(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or_default().trim()
-}
-
-/// Creates the error of a foreign content type, of which only the beginning is repeated: it comes from the record.
-fn unknown_content_type(name: &str) -> Error {
-    undecodable(format!("choose a codec for the content-type {:?}: none is compiled in", shortened(name)))
 }
 
 /// Returns the header `name` as text.

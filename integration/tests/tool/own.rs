@@ -19,10 +19,22 @@ struct Placed {
 
 #[derive(Debug, Serialize, Deserialize, Event)]
 #[event(topic = "orders", type = "order.paid", key = "id")]
+struct PaidV1 {
+    id: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, Event)]
+#[event(topic = "orders", type = "order.paid", version = 2, key = "id", upcast_from = PaidV1)]
 struct Paid {
     id: String,
     #[serde(default)]
     currency: Option<String>,
+}
+
+impl From<PaidV1> for Paid {
+    fn from(old: PaidV1) -> Self {
+        Self { id: old.id, currency: None }
+    }
 }
 
 /// A service whose topic has a prefix that no other test uses.
@@ -45,6 +57,7 @@ pub(crate) async fn the_services_of_a_program_are_described(mut rig: Rig) -> Tes
     let handler = |n: usize, name: &str| shop["handlers"][n][name].clone();
     assert_eq!([handler(0, "event_type"), handler(1, "handler")], ["order.placed", "order.paid"]);
     assert_eq!((handler(0, "topic"), handler(0, "major")), (json!(format!("{prefix}orders")), json!(1)));
+    assert_eq!((handler(1, "major"), handler(1, "older_majors")), (json!(2), json!([1])));
     assert_eq!((handler(2, "kind"), handler(2, "event_type")), (json!("topic"), Value::Null), "{shop}");
     assert_eq!(shop["creates"], json!([{ "topic": format!("{prefix}orders"), "partitions": 3 }]));
     assert_eq!(described["topics"][0]["name"], format!("{prefix}orders"), "{described}");
@@ -56,6 +69,7 @@ pub(crate) async fn the_services_of_a_program_are_described(mut rig: Rig) -> Tes
     assert_eq!((&declared["target"], &declared["services"][0]["missing"]), (&Value::Null, &Value::Null));
     rig.variables = vec![("TIDINGS_CONTEXTS".into(), "/nowhere/contexts.toml".into())];
     let table = rig.ok(&["describe"]).await;
+    assert!(table.contains("2.x, 1.x"), "{table}");
     assert!(table.contains("shop-group") && table.contains("order.placed") && !table.contains("READ BY"), "{table}");
     Ok(())
 }
@@ -71,7 +85,8 @@ pub(crate) async fn payloads_are_decoded_by_the_types_of_the_program(mut rig: Ri
     let topic = format!("{prefix}orders");
     tidings::admin::ensure_topics(&*rig.transport.admin().await?, &[Topic::new(topic.as_str())]).await?;
     let (placed, letter) = stored(Placed { id: "o1".into(), cents: 700 }, &prefix)?;
-    let (paid, _) = stored(Paid { id: "o1".into(), currency: None }, &prefix)?;
+    // The handler takes it by an upcast.
+    let (paid, _) = stored(PaidV1 { id: "o1".into() }, &prefix)?;
     let mut damaged = paid.clone();
     damaged.value =
         paid.value.as_deref().map(|value| String::from_utf8_lossy(value).replace("\"id\"", "\"di\"").into());

@@ -132,6 +132,7 @@ fn delivery_context(name: &Name, options: &Options, publisher: &Arc<dyn Publishe
     context.group = options.membership.group.clone();
     context.topic_prefix = options.topics.prefix.clone();
     context.event_format = options.topics.event_format;
+    context.event_versions = options.topics.event_versions.clone();
     context.publisher = Some(Arc::new(PassingOn(publisher.clone())));
     context.scope_per_topic = options.claims.scope_per_topic;
     context

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidings_core::codec::EventFormat;
+use tidings_core::codec::{EventFormat, EventVersions};
 use tidings_core::{
     Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, Position, PublishOptions, Publisher, PublisherExt, Record,
-    Result, Timestamp, TraceParent, Transport, codec, headers,
+    Result, Timestamp, TraceParent, Transport, headers,
 };
 use tokio::sync::OnceCell;
 use tracing::{Instrument, Span, field};
@@ -57,6 +57,7 @@ pub struct EventPublisher {
     source: Name,
     topic_prefix: Name,
     format: EventFormat,
+    versions: EventVersions,
     connection: Arc<Connection>,
 }
 
@@ -74,6 +75,7 @@ impl EventPublisher {
             source: name,
             topic_prefix: Name::default(),
             format: EventFormat::default(),
+            versions: EventVersions::default(),
             connection: Arc::new(connection),
         }
     }
@@ -89,6 +91,17 @@ impl EventPublisher {
     #[must_use]
     pub fn with_event_format(mut self, format: EventFormat) -> Self {
         self.format = format;
+        self
+    }
+
+    /// Writes events of the type of `Old` as `Old`, an older version, while its readers are not all replaced.
+    /// Repeatable, for other types. Default: each event in its own version.
+    ///
+    /// Newer versions need `downcast_to` in their `#[event(..)]`; an event that no chain of downcasts converts to `Old`
+    /// is refused as [`Invalid`](ErrorKind::Invalid).
+    #[must_use]
+    pub fn with_event_version<Old: Event>(mut self) -> Self {
+        self.versions = self.versions.with::<Old>();
         self
     }
 
@@ -264,7 +277,7 @@ impl EventPublisher {
 
     /// Encodes an event as a record with the headers of its options.
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
-        let mut record = codec::encode_as(self.format, envelope, &self.topic_prefix)?;
+        let mut record = self.versions.encode(self.format, envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
         if options.traceparent.is_none() && self.connection.transport.writes_trace_context() {
             record.headers.remove_where(|header| header.name == headers::TRACEPARENT.as_bytes());

@@ -9,10 +9,10 @@ mod relay;
 use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
-use tidings_core::codec::EventFormat;
+use tidings_core::codec::{EventFormat, EventVersions};
 use tidings_core::{
     Delivery, Envelope, EnvelopeRef, Error, ErrorKind, Event, Name, PublishOptions, Record, Result, Timestamp,
-    TraceParent, codec, headers,
+    TraceParent, headers,
 };
 use uuid::Uuid;
 
@@ -55,6 +55,7 @@ pub struct Outbox {
     source: Name,
     topic_prefix: Name,
     format: EventFormat,
+    versions: EventVersions,
 }
 
 /// Takes the lanes' locks in ascending order before it draws ids, so that the ids of a lane follow the commit order.
@@ -88,6 +89,7 @@ impl PostgresStore {
             source: source.into(),
             topic_prefix: Name::default(),
             format: EventFormat::default(),
+            versions: EventVersions::default(),
         }
     }
 }
@@ -104,6 +106,17 @@ impl Outbox {
     #[must_use]
     pub fn with_event_format(mut self, format: EventFormat) -> Self {
         self.format = format;
+        self
+    }
+
+    /// Writes events of the type of `Old` as `Old`, an older version, while its readers are not all replaced.
+    /// Repeatable, for other types. Default: each event in its own version.
+    ///
+    /// Newer versions need `downcast_to` in their `#[event(..)]`; an event that no chain of downcasts converts to `Old`
+    /// is refused as [`Invalid`](ErrorKind::Invalid).
+    #[must_use]
+    pub fn with_event_version<Old: Event>(mut self) -> Self {
+        self.versions = self.versions.with::<Old>();
         self
     }
 
@@ -204,7 +217,7 @@ impl Outbox {
     }
 
     fn record<E: Event>(&self, envelope: EnvelopeRef<'_, E>, options: &PublishOptions) -> Result<Record> {
-        let mut record = codec::encode_as(self.format, envelope, &self.topic_prefix)?;
+        let mut record = self.versions.encode(self.format, envelope, &self.topic_prefix)?;
         options.write_to(&mut record.headers)?;
         Ok(record)
     }

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     Suite::new()
         .with_case("what_is_committed_is_published_and_what_is_rolled_back_is_not", all_or_nothing)
         .with_case("an_event_is_written_as_an_event_publisher_writes_it", written_as_by_a_publisher)
+        .with_case("an_event_is_written_in_the_selected_version", in_an_older_version)
         .with_case("a_raw_record_survives_byte_for_byte", byte_for_byte)
         .with_case("a_topic_that_is_none_and_a_huge_record_are_refused_at_once", refused_at_once)
         .with_case("the_order_of_a_key_is_that_of_the_commits_with_several_relays", order::of_commits)
@@ -173,6 +174,36 @@ async fn written_as_by_a_publisher() -> Result<(), BoxError> {
     let trace_of = |key: &str| find(key).headers.get_str(headers::TRACEPARENT).unwrap().parse::<TraceParent>().unwrap();
     assert_eq!(trace_of("8").trace_id(), trace_of("9").trace_id());
     assert_ne!(trace_of("8").span_id(), trace_of("9").span_id());
+    Ok(())
+}
+
+/// The next version of [`OrderPlaced`].
+#[derive(Debug, Serialize, Deserialize, Event)]
+#[event(topic = "orders", type = "order.placed", version = 2, key = "id", crate = "tidings_core")]
+#[event(downcast_to = OrderPlaced)]
+struct OrderPlacedV2 {
+    id: u32,
+    amounts: Vec<i64>,
+}
+
+impl From<&OrderPlacedV2> for OrderPlaced {
+    fn from(new: &OrderPlacedV2) -> Self {
+        Self { id: new.id, amount: new.amounts.iter().sum() }
+    }
+}
+
+async fn in_an_older_version() -> Result<(), BoxError> {
+    let (store, broker) = (store().await?, Broker::new());
+    let outbox = store.outbox("shop").with_event_version::<OrderPlaced>();
+    let mut transaction = store.pool().begin().await?;
+    let id = outbox.publish(&mut transaction, &OrderPlacedV2 { id: 7, amounts: vec![1, 2] }).await?;
+    transaction.commit().await?;
+    let _relay = relay(&store, &broker);
+    broker.holds(1).await;
+    let stored = StoredRecord::from_record(broker.records()[0].clone(), 0, Timestamp::now());
+    let envelope = codec::decode::<OrderPlaced>(&stored)?;
+    assert_eq!((envelope.id, envelope.version), (id, OrderPlaced::VERSION));
+    assert_eq!(envelope.payload, OrderPlaced { id: 7, amount: 3 });
     Ok(())
 }
 

@@ -141,6 +141,14 @@ impl Attributes {
         Ok(())
     }
 
+    /// Returns the attributes for another version of the payload, which the schema does not describe.
+    pub(crate) fn without_schema(mut self) -> Self {
+        if let Some(inner) = &mut self.0 {
+            inner.others.retain(|(name, _)| **name != *"dataschema");
+        }
+        self
+    }
+
     pub(super) fn texts(&self) -> Option<&Texts> {
         self.0.as_ref()?.texts.as_ref()
     }

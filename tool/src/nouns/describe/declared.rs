@@ -45,6 +45,8 @@ struct HandlerNode {
     event_type: Option<String>,
     /// The major version of its events.
     major: Option<u32>,
+    /// The older major versions that it handles as well, by upcasts.
+    older_majors: Vec<u32>,
     /// Whether it takes batches.
     batches: bool,
     /// The path of its function.
@@ -88,10 +90,19 @@ impl From<&HandlerDescription> for HandlerNode {
             kind: handler.kind.as_str().to_owned(),
             topic: handler.topic.as_ref().map(Name::to_string),
             event_type: handler.event_type.as_ref().map(Name::to_string),
-            major: handler.major,
+            major: handler.majors.first().copied(),
+            older_majors: handler.majors.iter().skip(1).copied().collect(),
             batches: handler.batches,
             function: handler.function.to_owned(),
         }
+    }
+}
+
+impl HandlerNode {
+    /// Returns the versions of its events as text: `2.x, 1.x`.
+    fn versions(&self) -> Option<String> {
+        let majors: Vec<_> = self.major.iter().chain(&self.older_majors).map(|major| format!("{major}.x")).collect();
+        (!majors.is_empty()).then(|| majors.join(", "))
     }
 }
 
@@ -107,7 +118,7 @@ pub(super) fn tables(services: &[ServiceNode]) -> Vec<Table> {
             or_dash(handler.topic.as_ref()),
             handler.handler.clone(),
             or_dash(handler.event_type.as_ref()),
-            or_dash(handler.major.map(|major| format!("{major}.x"))),
+            or_dash(handler.versions()),
             handler.kind.clone(),
             if handler.batches { "yes" } else { "no" }.to_owned(),
             handler.function.clone(),
