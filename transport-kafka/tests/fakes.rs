@@ -89,7 +89,7 @@ async fn a_second_close_ends_with_the_first() -> TestResult {
     broker.create_topic("t", 1);
     let publisher = publisher(&broker).await?;
     publisher.publish_one(Record::new("t", "first")).await?;
-    broker.on(ApiKey::Produce, |_| Control::Delay(Duration::from_secs(1)));
+    broker.on(ApiKey::Produce, |_| Control::Delay(Duration::from_secs(3)));
     let mut publishing = publisher.publish(vec![Record::new("t", "v")]);
     assert!((&mut publishing).now_or_never().is_none());
     let mut first = publisher.close(LIMIT);
