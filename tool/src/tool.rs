@@ -271,7 +271,7 @@ mod tests {
         }
         for verb in [&["topic", "list", "--context"][..], &["context", "test"]] {
             assert_eq!(run(&[verb, &["quick"]].concat()).await, Exit::Ok);
-            assert_eq!(run(&[verb, &["slow", "--timeout", "200ms"]].concat()).await, Exit::Failed);
+            assert_eq!(run(&[verb, &["slow", "--timeout", "2s"]].concat()).await, Exit::Failed);
         }
         let written = String::from_utf8(err.0.lock().unwrap().clone()).unwrap();
         assert_eq!(written.matches("password_command: it did not end within 1").count(), 2, "{written}");

@@ -14,7 +14,7 @@ use tidings_core::{
 use tokio::time::{Instant, sleep};
 
 use crate::client::admin::ClusterClient;
-use crate::cluster::alter;
+use crate::cluster::{alter, seen_by_all};
 
 /// How long to wait until a created or deleted topic is visible.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
@@ -202,6 +202,9 @@ impl Admin for KafkaAdmin {
         }
         self.cluster.grow_topic(topic, partitions).await?;
         self.see(topic, |count| count.is_ok_and(|count| count >= partitions as usize)).await;
+        let names = std::slice::from_ref(topic);
+        let is_grown = || async { self.partitions(names).await.is_ok_and(|all| all.len() >= partitions as usize) };
+        seen_by_all(&self.cluster, is_grown).await;
         Ok(())
     }
 

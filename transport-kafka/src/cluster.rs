@@ -16,6 +16,9 @@ const ADDED_WITHIN: Duration = Duration::from_secs(3);
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// Pause between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Consecutive checks that must show a change where there are several brokers: each check asks any of them, and they
+/// learn of it at different times.
+const AGREEING: usize = 8;
 
 /// Brokers and configurations of a Kafka cluster.
 ///
@@ -53,8 +56,7 @@ pub(crate) async fn alter(
     resource: &ConfigResource,
     changes: &[(String, Option<String>)],
 ) -> Result<()> {
-    let describe = async || cluster.configs(std::slice::from_ref(resource)).await?.remove(0);
-    let entries = match describe().await {
+    let entries = match cluster.configs(std::slice::from_ref(resource)).await?.remove(0) {
         // A client may change what it may not see.
         Err(error) if error.kind() == ErrorKind::Denied => None,
         entries => Some(entries?),
@@ -74,14 +76,29 @@ pub(crate) async fn alter(
         return Ok(());
     }
     cluster.alter_configs(resource, changes).await?;
+    if entries.is_some() {
+        let is_visible = || async {
+            let entries = cluster.configs(std::slice::from_ref(resource)).await.and_then(|mut all| all.remove(0));
+            entries.is_ok_and(|entries| changes.iter().all(|change| is_applied(resource, &entries, change)))
+        };
+        seen_by_all(cluster, is_visible).await;
+    }
+    Ok(())
+}
+
+/// Waits, up to a limit, until a change is visible, whichever broker is asked.
+pub(crate) async fn seen_by_all<F: Future<Output = bool>>(cluster: &ClusterClient, is_visible: impl Fn() -> F) {
     let ends = Instant::now() + SEEN_WITHIN;
-    while entries.is_some() && Instant::now() < ends {
-        if describe().await.is_ok_and(|entries| changes.iter().all(|change| is_applied(resource, &entries, change))) {
-            break;
+    let is_alone = cluster.describe_cluster().await.is_ok_and(|described| described.brokers.len() == 1);
+    let wanted = if is_alone { 1 } else { AGREEING };
+    let mut agreeing = 0;
+    while Instant::now() < ends {
+        agreeing = if is_visible().await { agreeing + 1 } else { 0 };
+        if agreeing == wanted {
+            return;
         }
         sleep(LOOK_AGAIN).await;
     }
-    Ok(())
 }
 
 /// Returns whether a description shows a change.
