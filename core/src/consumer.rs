@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::{Error, Guarantees, RecordBatch, Result, Timestamp, TopicPartition};
+use crate::{Error, ErrorKind, Guarantees, RecordBatch, Result, Timestamp, TopicPartition, TransactionOffsets};
 
 /// A member of a consumer group.
 ///
@@ -79,6 +79,20 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future may still commit. Repeating a commit changes nothing.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
+
+    /// Returns these commits in the form that a [`Transactor`](crate::Transactor) of the same transport commits, with
+    /// the membership as it is now. Nothing is committed yet. Default: [`Unsupported`](ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// For all of them, [`Fenced`](ErrorKind::Fenced) if one of the partitions, or that epoch of it, is no longer this
+    /// member's; [`Unsupported`](ErrorKind::Unsupported), [`Closed`](ErrorKind::Closed).
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    async fn transaction_offsets(&self, commits: Vec<Commit>) -> Result<TransactionOffsets> {
+        drop(commits);
+        Err(Error::new(ErrorKind::Unsupported, "commit in a transaction: this consumer does not offer it"))
+    }
 
     /// Ends a revocation early: from now on the partitions may be assigned to other members.
     ///

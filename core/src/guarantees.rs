@@ -1,9 +1,10 @@
 //! Guarantees: the numbered clauses that a backend keeps.
 //!
 //! The docs of a trait number its promises (P for publishers, C for consumers, I for idempotency stores, D for dead
-//! letters, A for admins, T for audit sinks, L for log readers). A backend keeps all of them except those that it names,
-//! with a reason, in its `guarantees()`. The conformance suites run a case for each clause that is kept and report the
-//! others as ignored, so a clause that is added later fails in every backend until it is met or named.
+//! letters, A for admins, T for audit sinks, L for log readers, X for transactors). A backend keeps all of them except
+//! those that it names, with a reason, in its `guarantees()`. The conformance suites run a case for each clause that is
+//! kept and report the others as ignored, so a clause that is added later fails in every backend until it is met or
+//! named.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -69,6 +70,11 @@ clauses! {
     L3 "l3" "A read keeps its limits, and waits at the end of the log.",
     L4 "l4" "Records that are gone are shown, and an offset beyond the end is refused.",
     L5 "l5" "Bytes that cannot be read are reported with their offset, and a read behind them goes on.",
+    X1 "x1" "A transaction's records and offsets become visible together, or not at all.",
+    X2 "x2" "Committed readers see no record of an open or aborted transaction, and nothing behind an open one.",
+    X3 "x3" "A newer transactor of an id fences the earlier one.",
+    X4 "x4" "Offsets of a member that lost their partition abort the whole transaction.",
+    X5 "x5" "A transaction that is open for too long is aborted.",
     Restart "restart" "What is acknowledged survives a restart of the process and its machine.",
 }
 

@@ -34,6 +34,7 @@
 //!   to **redrive** to publish it to its topic again, to **discard** to close it otherwise, to **park** to set it aside
 //!   ([`Resolution`]).
 //! - **retry topic**: a topic where a failed record waits for another attempt; to **forward** is to publish it there.
+//! - **transaction**: records and offsets that become visible together or not at all ([`Transactor`]).
 //! - **audit record**, **chain**, **audit sink**: a record of a change, the numbered and hashed sequence that a writer
 //!   links it into, and the store of it ([`audit`]).
 //! - **directory**: where running instances of services keep a record of themselves ([`directory`](mod@directory)).
@@ -74,6 +75,7 @@ mod secret;
 pub mod settings;
 mod topology;
 mod trace;
+mod transactor;
 mod transport;
 
 pub use async_trait::async_trait;
@@ -123,6 +125,7 @@ pub use self::retry_record::RetryRecord;
 pub use self::secret::Secret;
 pub use self::topology::{DEAD_LETTER_ROOM, Difference, EnsureReport, ensure_topics, ensure_topics_alone};
 pub use self::trace::{TraceContext, TraceParent};
+pub use self::transactor::{TransactionOffset, TransactionOffsets, Transactor, TransactorOptions};
 pub use self::transport::Transport;
 
 /// For the code that `derive(Event)` writes.

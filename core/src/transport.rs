@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use crate::{
     Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, LogReader,
-    Publisher, Result,
+    Publisher, Result, Transactor, TransactorOptions,
 };
 
 /// A broker, or something that acts as one.
@@ -105,6 +105,19 @@ pub trait Transport: Debug + Send + Sync + 'static {
         Err(unsupported(self.system(), "describing its brokers"))
     }
 
+    /// Opens a publisher with transactions. Default: [`Unsupported`](crate::ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher), and [`Unsupported`](crate::ErrorKind::Unsupported) if the transport has no
+    /// transactions.
+    ///
+    /// # Cancel safety
+    /// A dropped future may have ended the earlier transactor of the same id (X3).
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        drop(options);
+        Err(unsupported(self.system(), "transactions"))
+    }
+
     /// Returns whether the publishers write a trace context to records that have none, as an instrumented transport's
     /// do. Events without a trace of their own are then published without one. Default: `false`.
     fn writes_trace_context(&self) -> bool {
@@ -153,6 +166,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         (**self).cluster().await
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        (**self).transactor(options).await
     }
 
     fn writes_trace_context(&self) -> bool {
