@@ -38,6 +38,7 @@ impl MemoryAdmin {
     /// [`NotFound`](ErrorKind::NotFound) for a group that is missing or vacant.
     fn group(&self, verb: &str, name: &Name) -> Result<Arc<Group>> {
         self.broker.faults.reach(verb)?;
+        self.broker.transactions.expire(&self.broker);
         self.broker.group(name).filter(|group| !group.is_vacant()).ok_or_else(|| no_group(verb, name))
     }
 }
@@ -57,6 +58,7 @@ impl Admin for MemoryAdmin {
 
     async fn describe_topics(&self, topics: &[Name]) -> Result<Vec<Result<TopicDescription>>> {
         self.broker.faults.reach("describe topics")?;
+        self.broker.transactions.expire(&self.broker);
         let now = self.broker.clock.now();
         let describe = |name: &Name| {
             let topic = self.broker.topic(name).ok_or_else(|| no_topic("describe topic", name))?;
@@ -131,6 +133,7 @@ impl Admin for MemoryAdmin {
         options: ResetOffsetsOptions,
     ) -> Result<Vec<PartitionReset>> {
         self.broker.faults.reach("reset")?;
+        self.broker.transactions.expire(&self.broker);
         self.broker.with_group(group, |group| group.reset(&self.broker, topics, to, options.dry_run))
     }
 

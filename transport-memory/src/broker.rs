@@ -15,11 +15,12 @@ use crate::faults::FaultState;
 use crate::group::Group;
 use crate::log::PartitionLog;
 use crate::topic::TopicLog;
+use crate::transactions::Transactions;
 
 /// State of one transport, shared by its clones, publishers, consumers and admin clients.
 ///
-/// Locks are taken in this order: the groups, a group, the topics, a topic, a partition's log, the
-/// faults. A call that needs a later one first releases the earlier, or takes both in this order;
+/// Locks are taken in this order: a transactor, the groups, a group, the sessions of transactors, a session, the topics, a
+/// topic, a partition's log, the faults. A call that needs a later one first releases the earlier, or takes both in this order;
 /// otherwise two calls can deadlock.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -27,6 +28,7 @@ pub(crate) struct Broker {
     pub(crate) clock: Clock,
     pub(crate) faults: FaultState,
     pub(crate) delayed: Delayed,
+    pub(crate) transactions: Transactions,
     /// Read by nearly every call, written only when topics are created or deleted.
     topics: RwLock<BTreeMap<Name, Arc<TopicLog>>>,
     /// Groups with members or commits; [`with_group`](Self::with_group) removes vacant ones, so
@@ -43,6 +45,7 @@ impl Broker {
             config,
             faults: FaultState::default(),
             delayed: Delayed::default(),
+            transactions: Transactions::default(),
             topics: RwLock::default(),
             groups: Mutex::default(),
             serial: AtomicU64::new(0),
@@ -52,6 +55,11 @@ impl Broker {
     /// Returns a number greater than all before, for an epoch or a member.
     pub(crate) fn next_serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns the latest of these numbers.
+    pub(crate) fn last_serial(&self) -> u64 {
+        self.serial.load(Ordering::Relaxed)
     }
 
     /// Returns the topic `name` if it exists.

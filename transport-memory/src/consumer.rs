@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings_core::{
     Commit, Consumer, ConsumerOptions, Error, ErrorKind, Guarantees, Progress, Result, SeekTo, Step, TopicPartition,
-    async_trait,
+    TransactionOffsets, async_trait,
 };
 use tokio::time::Instant;
 
@@ -80,7 +80,10 @@ impl MemoryConsumer {
     fn look(&self) -> Result<Look> {
         self.open("next")?;
         let now = Instant::now();
-        let Some(since) = self.broker.faults.down_since() else { return self.group.look(&self.broker, self.id, now) };
+        let Some(since) = self.broker.faults.down_since() else {
+            self.broker.transactions.expire(&self.broker);
+            return self.group.look(&self.broker, self.id, now);
+        };
         match self.group.look_alone(&self.broker, self.id, now, since)? {
             Look::Step(step) => Ok(Look::Step(step)),
             Look::Wait(_) => self.broker.faults.reach("next").map(|()| Look::Wait(None)),
@@ -104,12 +107,12 @@ impl MemoryConsumer {
     }
 
     /// Sleeps until it is woken, or until `until`, when a deadline of the group passes that only
-    /// waiting members notice.
+    /// waiting members notice, or a transaction is aborted by its timeout.
     async fn sleep(&self, until: Option<Instant>) {
         match until {
             None => self.signal.woken().await,
             Some(until) => {
-                // Either one only makes it look again.
+                // Each one only makes it look again.
                 let _ = tokio::time::timeout_at(until, self.signal.woken()).await;
             }
         }
@@ -173,7 +176,10 @@ impl Consumer for MemoryConsumer {
             self.broker.faults.fetch()?;
             match self.look_twice()? {
                 Look::Step(step) => return Ok(step),
-                Look::Wait(until) => self.sleep(until).await,
+                Look::Wait(until) => {
+                    let aborts = self.broker.transactions.next_deadline();
+                    self.sleep(until.into_iter().chain(aborts).min()).await;
+                }
             }
         }
     }
@@ -199,6 +205,11 @@ impl Consumer for MemoryConsumer {
             }
             Some(kind) => commits.iter().map(|_| Err(injected("commit", kind))).collect(),
         }
+    }
+
+    async fn transaction_offsets(&self, commits: Vec<Commit>) -> Result<TransactionOffsets> {
+        self.open("commit in a transaction")?;
+        self.group.transaction_offsets(&self.broker, self.id, commits)
     }
 
     /// Gives up partitions that are being revoked. Others are ignored: they are not the caller's to
@@ -230,6 +241,7 @@ impl Consumer for MemoryConsumer {
 
     async fn progress(&self) -> Result<Vec<Progress>> {
         self.open("progress")?;
+        self.broker.transactions.expire(&self.broker);
         self.group.progress(&self.broker, self.id)
     }
 

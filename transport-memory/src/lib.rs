@@ -59,9 +59,11 @@ mod publisher;
 mod signal;
 mod store;
 mod topic;
+mod transactions;
+mod transactor;
 mod transport;
 
 pub use self::config::MemoryConfig;
-pub use self::faults::{Faults, PublishFault};
+pub use self::faults::{Faults, PublishFault, TransactionFault};
 pub use self::store::{MemoryDeadLetters, MemoryStore, StoreFaults};
 pub use self::transport::MemoryTransport;

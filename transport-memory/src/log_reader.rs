@@ -6,7 +6,7 @@ use tidings_core::{
     Error, ErrorKind, Guarantees, LogReader, Read, ReadLimits, RecordBatch, Result, SeekTo, TopicPartition, Unreadable,
     async_trait,
 };
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::broker::Broker;
 use crate::error::{no_topic, unreadable};
@@ -57,24 +57,26 @@ impl MemoryLogReader {
 
     /// Reads what is there now.
     fn look(&self, at: &TopicPartition, offset: u64, limits: ReadLimits) -> Result<Read> {
+        self.broker.transactions.expire(&self.broker);
         let log = self.log("read", at)?;
         let now = self.broker.clock.now();
         let (mut start, end) = log.bounds(now);
-        if offset > end {
+        if offset > end && offset > log.end() {
             let what = format!("read {at} from offset {offset}: it lies beyond the end {end} of the log");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let mut from = offset.max(start);
         loop {
             let bad = self.broker.faults.unreadable(at, from);
-            let readable = bad.as_ref().map_or(u64::MAX, |bad| bad.start.saturating_sub(from));
+            let until = bad.as_ref().map_or(u64::MAX, |bad| bad.start);
             if let Some(bad) = bad.filter(|bad| bad.start <= from && from < end) {
                 let error = Unreadable::new(at.clone(), 0, from, unreadable()).with_next_offset(bad.end.min(end));
                 return Ok(Read::new(RecordBatch::new(at.clone(), Vec::new()), from, start, end).with_unreadable(error));
             }
-            let most = usize::try_from(readable).unwrap_or(usize::MAX).min(limits.max_records);
-            match log.read(from, most, limits.max_bytes, now) {
-                log::Read::Records(batch, next) => return Ok(Read::new(batch, next, start, log.end().max(next))),
+            match log.read(from, until, limits.max_records, limits.max_bytes, now) {
+                log::Read::Records(batch, next) => {
+                    return Ok(Read::new(batch, next, start, log.stable_end().max(next)));
+                }
                 log::Read::Nothing => {
                     return Ok(Read::new(RecordBatch::new(at.clone(), Vec::new()), from, start, end.max(from)));
                 }
@@ -90,22 +92,30 @@ impl MemoryLogReader {
         loop {
             waiting.signal.sleep();
             let read = self.look(at, offset, limits)?;
-            if !is_empty(&read) {
+            if !is_empty(&read, offset) {
                 return Ok(read);
             }
-            waiting.signal.woken().await;
+            match self.broker.transactions.next_deadline() {
+                None => waiting.signal.woken().await,
+                Some(deadline) => {
+                    // Then a transaction is aborted that holds back this reader, perhaps.
+                    let _ = timeout_at(deadline, waiting.signal.woken()).await;
+                }
+            }
         }
     }
 }
 
-fn is_empty(read: &Read) -> bool {
-    read.batch.is_empty() && read.unreadable.is_none()
+/// Returns whether a read from `offset` came no further. A gap is progress, too.
+fn is_empty(read: &Read, offset: u64) -> bool {
+    read.batch.is_empty() && read.unreadable.is_none() && read.next_offset <= offset
 }
 
 #[async_trait]
 impl LogReader for MemoryLogReader {
     async fn offsets(&self, partitions: &[TopicPartition], at: SeekTo) -> Result<Vec<Result<u64>>> {
         self.broker.faults.reach("offsets")?;
+        self.broker.transactions.expire(&self.broker);
         let now = self.broker.clock.now();
         let find = |partition: &TopicPartition| Ok(self.log("offsets", partition)?.find(at, now));
         Ok(partitions.iter().map(find).collect())
@@ -116,7 +126,7 @@ impl LogReader for MemoryLogReader {
         // A loop over a full log must let other tasks run.
         tokio::task::coop::consume_budget().await;
         let read = self.look(partition, offset, limits)?;
-        if limits.wait.is_zero() || !is_empty(&read) {
+        if limits.wait.is_zero() || !is_empty(&read, offset) {
             return Ok(read);
         }
         match timeout(limits.wait, self.look_until_there(partition, offset, limits)).await {

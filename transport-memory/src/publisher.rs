@@ -52,7 +52,7 @@ pub(crate) struct MemoryPublisher {
 
 /// The last published topic, which the next record usually goes to as well.
 #[derive(Debug, Default)]
-struct Last(Option<(Arc<TopicLog>, Logs)>);
+pub(crate) struct Last(Option<(Arc<TopicLog>, Logs)>);
 
 /// Stored records without an answer yet, which only an injected delay causes.
 #[derive(Debug, Default)]
@@ -249,7 +249,7 @@ impl MemoryPublisher {
 
 impl Last {
     /// Returns the topic `name`; the cached one, unless it was deleted or has got partitions since.
-    fn topic(&mut self, broker: &Broker, name: &Name) -> Result<(&TopicLog, &Logs)> {
+    pub(crate) fn topic(&mut self, broker: &Broker, name: &Name) -> Result<(&TopicLog, &Logs)> {
         if self.0.as_ref().is_none_or(|(topic, logs)| topic.name != *name || !topic.has_just(logs)) {
             let topic = broker.topic_or_create("publish", name)?;
             let logs = topic.logs();

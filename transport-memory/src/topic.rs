@@ -112,7 +112,7 @@ impl TopicLog {
         let logs = lock(&self.logs);
         self.deleted.store(true, Ordering::Release);
         self.partitions.store(0, Ordering::Release);
-        logs.iter().for_each(|log| log.drop_before(log.end()));
+        logs.iter().for_each(|log| log.drop_before(u64::MAX));
     }
 
     pub(crate) fn max_record_bytes(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidings_core::{
     Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
-    Timestamp, Transport, async_trait,
+    Timestamp, Transactor, TransactorOptions, Transport, async_trait,
 };
 
 use crate::admin::MemoryAdmin;
@@ -17,6 +17,7 @@ use crate::dead_letters::MemorySink;
 use crate::faults::Faults;
 use crate::log_reader::MemoryLogReader;
 use crate::publisher::MemoryPublisher;
+use crate::transactor::MemoryTransactor;
 
 /// A broker in this process's memory. Clones share the broker, so that several services can use it; it lives as long
 /// as any of its clones, publishers or consumers.
@@ -175,6 +176,10 @@ impl Transport for MemoryTransport {
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         self.broker.faults.reach("open the cluster")?;
         Ok(Arc::new(MemoryCluster::new(Arc::clone(&self.broker))))
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        Ok(Arc::new(MemoryTransactor::open(&self.broker, &options)?))
     }
 
     fn guarantees(&self) -> Guarantees {

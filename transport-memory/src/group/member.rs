@@ -200,19 +200,17 @@ impl Member {
         for i in 0..count {
             let at = (self.turn + i) % count;
             let assigned = &mut self.assigned[at];
-            if assigned.paused || assigned.revoking || assigned.log.end() <= assigned.position {
+            if assigned.paused || assigned.revoking || assigned.log.stable_end() <= assigned.position {
                 continue;
             }
-            let (mut records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
+            let (records, bytes) = (self.options.max_batch_records, self.options.max_buffered_bytes);
             let unreadable = faults.unreadable(assigned.log.origin(), assigned.position);
             let held = unreadable.as_ref().is_some_and(|range| range.start <= assigned.position);
             if held && assigned.told_unreadable {
                 continue;
             }
-            if let Some(range) = unreadable.as_ref().filter(|_| !held) {
-                records = records.min(usize::try_from(range.start - assigned.position).unwrap_or(usize::MAX));
-            }
-            match assigned.log.read(assigned.position, records, bytes, now) {
+            let until = unreadable.as_ref().filter(|_| !held).map_or(u64::MAX, |range| range.start);
+            match assigned.log.read(assigned.position, until, records, bytes, now) {
                 Read::Nothing => {}
                 Read::Records(..) if held => {
                     assigned.told_unreadable = true;

@@ -13,6 +13,7 @@
 mod member;
 mod offsets;
 mod rebalance;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -296,7 +297,7 @@ impl Group {
         let members: Vec<MemberDescription> = living
             .map(|(id, member)| {
                 let partitions = state.owned.iter().filter(|(_, o)| o.member == *id).map(|(p, _)| p.clone()).collect();
-                let name = member.options.instance_id.as_deref().map_or_else(|| format!("memory-{id}"), str::to_owned);
+                let name = member.options.instance_id.as_deref().map_or_else(|| transactions::name(*id), str::to_owned);
                 MemberDescription::new(name, "tidings", partitions)
             })
             .collect();

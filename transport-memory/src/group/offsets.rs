@@ -103,7 +103,8 @@ impl Group {
         }
         for (at, offset) in offsets {
             let missing = || Error::new(ErrorKind::NotFound, format!("alter offsets: there is no partition {at}"));
-            let (start, end) = broker.log(at).ok_or_else(missing)?.bounds(broker.clock.at(Instant::now()));
+            let log = broker.log(at).ok_or_else(missing)?;
+            let (start, end) = (log.bounds(broker.clock.at(Instant::now())).0, log.end());
             if !(start..=end).contains(offset) {
                 let what = format!("alter offsets of group {:?}: the log of {at} has no offset {offset}", self.name());
                 return Err(Error::new(ErrorKind::Invalid, what));
@@ -157,22 +158,37 @@ impl State {
     /// [`Fenced`](ErrorKind::Fenced) if member and epoch are not the owner's,
     /// [`Invalid`](ErrorKind::Invalid) beyond the log's end.
     fn commit(&mut self, id: MemberId, commit: Commit) -> Result<()> {
-        let owner = self.owned.get_mut(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
+        self.check(id, &commit)?;
+        self.apply(commit);
+        Ok(())
+    }
+
+    /// Checks a commit, without any change.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Self::commit).
+    pub(super) fn check(&self, id: MemberId, commit: &Commit) -> Result<()> {
+        let owner = self.owned.get(&commit.partition).filter(|o| o.member == id && o.epoch == commit.epoch);
         let owner = owner.ok_or_else(|| not_owned("commit", &commit.partition))?;
-        if commit.next_offset > owner.log.end() {
+        if commit.next_offset > owner.log.stable_end() && commit.next_offset > owner.log.end() {
             let text =
                 format!("commit {}: next offset {} is beyond the end of the log", commit.partition, commit.next_offset);
             return Err(Error::new(ErrorKind::Invalid, text));
         }
+        Ok(())
+    }
+
+    /// Makes a commit that was checked under the same lock.
+    pub(super) fn apply(&mut self, commit: Commit) {
+        let Some(owner) = self.owned.get_mut(&commit.partition) else { return };
         let before = self.offsets.get(&commit.partition).map(|c| c.next);
         if before.is_some_and(|before| commit.next_offset < before) && !owner.rewound {
-            return Ok(());
+            return;
         }
         // A commit that goes forward ends it as well: a later, lower one would be outdated.
         owner.rewound = false;
         let Commit { next_offset, metadata, settled_beyond, .. } = commit;
         self.offsets.insert(commit.partition, Committed { next: next_offset, metadata, settled_beyond });
-        Ok(())
     }
 
     /// Returns the next offset to read by the group's commit, if there is one.
@@ -193,7 +209,7 @@ impl State {
         now: Timestamp,
     ) -> Assignment {
         let partition = log.origin();
-        let (oldest, end) = log.bounds(now);
+        let (oldest, end) = (log.bounds(now).0, log.end());
         let committed = self.offsets.get(partition);
         let wanted = match committed {
             Some(committed) => committed.next,

@@ -7,3 +7,4 @@ mod groups;
 mod operate;
 mod publish;
 mod store;
+mod transactions;

@@ -1,88 +1,23 @@
 //! Fault injection, so that users can test how their services react.
 
+mod publish;
+mod transaction;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tidings_core::{Error, ErrorKind, Name, Record, Result, TopicPartition};
+use tidings_core::{Error, ErrorKind, Record, Result, TopicPartition};
 use tokio::time::Instant;
 
+pub(crate) use self::publish::Hit;
+pub use self::publish::PublishFault;
+pub use self::transaction::TransactionFault;
 use crate::broker::Broker;
 use crate::error::{injected, lock};
 use crate::log::PartitionLog;
-
-type Matcher = Arc<dyn Fn(&Record) -> bool + Send + Sync>;
-
-/// A fault of publishing, for [`Faults::publish`].
-#[derive(Clone)]
-pub struct PublishFault {
-    kind: ErrorKind,
-    stored: bool,
-    times: u32,
-    topic: Option<Name>,
-    matching: Option<Matcher>,
-}
-
-impl PublishFault {
-    /// Creates a fault: the next record fails as `kind` and is not stored.
-    pub fn new(kind: ErrorKind) -> Self {
-        Self { kind, stored: false, times: 1, topic: None, matching: None }
-    }
-
-    /// Creates a fault: the next record fails as [`Indeterminate`](ErrorKind::Indeterminate). Its answer is lost,
-    /// after it was stored or (`stored` is `false`) before.
-    pub fn unknown(stored: bool) -> Self {
-        Self { stored, ..Self::new(ErrorKind::Indeterminate) }
-    }
-
-    /// Sets the number of records that fail; [`Faults::UNTIL_HEALED`] has no end.
-    #[must_use]
-    pub fn with_times(mut self, times: u32) -> Self {
-        self.times = times;
-        self
-    }
-
-    /// Limits the fault to records of this topic.
-    #[must_use]
-    pub fn with_topic(mut self, topic: impl Into<Name>) -> Self {
-        self.topic = Some(topic.into());
-        self
-    }
-
-    /// Limits the fault to records for which `matching` returns `true`. It is called with a lock held and must not
-    /// call the transport.
-    #[must_use]
-    pub fn with_matching(mut self, matching: impl Fn(&Record) -> bool + Send + Sync + 'static) -> Self {
-        self.matching = Some(Arc::new(matching));
-        self
-    }
-
-    fn hits(&self, record: &Record) -> bool {
-        self.topic.as_ref().is_none_or(|topic| *topic == record.topic)
-            && self.matching.as_ref().is_none_or(|matching| matching(record))
-    }
-}
-
-impl fmt::Debug for PublishFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishFault")
-            .field("kind", &self.kind)
-            .field("stored", &self.stored)
-            .field("times", &self.times)
-            .field("topic", &self.topic)
-            .field("matching", &self.matching.is_some())
-            .finish()
-    }
-}
-
-/// Effect of a publish fault on one record.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hit {
-    pub(crate) kind: ErrorKind,
-    pub(crate) stored: bool,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -90,6 +25,7 @@ struct State {
     publish: Vec<PublishFault>,
     fetch: Option<Failure>,
     commit: Option<Failure>,
+    transactions: Option<TransactionFault>,
     unreadable: Vec<(TopicPartition, Range<u64>)>,
     dead_letters_down: bool,
     publish_delay: Duration,
@@ -137,6 +73,7 @@ impl FaultState {
             && state.publish.is_empty()
             && state.fetch.is_none()
             && state.commit.is_none()
+            && state.transactions.is_none()
             && state.unreadable.is_empty()
             && !state.dead_letters_down
             && [state.publish_delay, state.fetch_delay, state.commit_delay].iter().all(Duration::is_zero);
@@ -199,6 +136,11 @@ impl FaultState {
         self.ask(|state| {
             if state.down_since.is_some() { Some(ErrorKind::Unavailable) } else { Failure::take(&mut state.commit) }
         })
+    }
+
+    /// Returns the fault of the next commit of a transaction.
+    pub(crate) fn transaction(&self) -> Option<TransactionFault> {
+        self.ask(|state| TransactionFault::take(&mut state.transactions))
     }
 
     /// # Errors
@@ -304,6 +246,11 @@ impl Faults {
         self.change(|state| state.commit = Failure::new(times, kind));
     }
 
+    /// Makes commits of transactions fail as described by `fault`, which replaces an earlier one.
+    pub fn commit_transactions(&self, fault: TransactionFault) {
+        self.change(|state| state.transactions = fault.of_some());
+    }
+
     /// Takes the transport's dead-letter sinks down or brings them back; while down, all their calls fail as
     /// `Unavailable`.
     pub fn set_dead_letters_down(&self, down: bool) {
@@ -320,7 +267,7 @@ impl Faults {
         self.change(|state| state.fetch_delay = delay);
     }
 
-    /// Delays each commit before it reaches the broker.
+    /// Delays each commit, of a consumer or a transaction, before it reaches the broker.
     pub fn delay_commits(&self, delay: Duration) {
         self.change(|state| state.commit_delay = delay);
     }

@@ -5,17 +5,25 @@
 //! moves `start`, drops whole segments from the front, and leaves the first one in memory until all
 //! its records are dropped.
 //!
+//! Transactions leave marks ([`Marks`]): readers stop before the first record of an open one, and skip aborted records
+//! and the markers of ends.
+//!
 //! Invariants, under the lock: `counted <= start <= end`; the tail holds the last records before
 //! `end`; segments are contiguous and not empty; `bytes` is the size of the records from `counted`
 //! to `end`.
 
+mod appender;
+mod marks;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
-use tidings_core::{Record, RecordBatch, SeekTo, StoredRecord, Timestamp, TopicPartition};
+use tidings_core::{RecordBatch, SeekTo, StoredRecord, Timestamp, TopicPartition};
 
+pub(crate) use self::appender::Appender;
+use self::marks::Marks;
 use crate::error::lock;
 use crate::signal::Signal;
 
@@ -44,8 +52,8 @@ pub(crate) struct Retention {
 #[derive(Debug)]
 pub(crate) struct PartitionLog {
     origin: Arc<TopicPartition>,
-    /// Copy of the log's end in `inner`, so that readers need no lock to see that there are no records.
-    end: AtomicU64,
+    /// Copy of the end of what may be read, so that readers need no lock to see that there are no records.
+    stable: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -67,6 +75,8 @@ struct Inner {
     /// Oldest offset that may be read.
     start: u64,
     end: u64,
+    /// Marks of transactions, while there are any.
+    marks: Option<Box<Marks>>,
     /// Consumers that read this partition now; paused and revoked ones are not woken.
     readers: Vec<Arc<Signal>>,
 }
@@ -95,26 +105,31 @@ pub(crate) enum Read {
 impl PartitionLog {
     pub(crate) fn new(origin: TopicPartition, retention: Retention) -> Self {
         let inner = Mutex::new(Inner { retention, ..Inner::default() });
-        Self { origin: Arc::new(origin), end: AtomicU64::new(0), inner }
+        Self { origin: Arc::new(origin), stable: AtomicU64::new(0), inner }
     }
 
     pub(crate) fn origin(&self) -> &TopicPartition {
         &self.origin
     }
 
-    /// Returns the offset of the next record.
+    /// Returns the offset of the next record that is published.
     pub(crate) fn end(&self) -> u64 {
-        // SeqCst: together with `Signal::sleep`, a reader that saw the old end is seen sleeping by the appender.
-        self.end.load(Ordering::SeqCst)
+        lock(&self.inner).end
     }
 
-    /// Returns the oldest offset and the next one.
+    /// Returns the end of what may be read: that of the log, or the first record of the oldest open transaction.
+    pub(crate) fn stable_end(&self) -> u64 {
+        // SeqCst: together with `Signal::sleep`, a reader that saw the old end is seen sleeping by the appender.
+        self.stable.load(Ordering::SeqCst)
+    }
+
+    /// Returns the oldest offset and the end of what may be read.
     ///
     /// Applies the maximum age first, so that expired records count neither as lag nor as present.
     pub(crate) fn bounds(&self, now: Timestamp) -> (u64, u64) {
         let mut inner = lock(&self.inner);
         inner.expire(&self.origin, now);
-        (inner.start, inner.end)
+        (inner.start, inner.stable())
     }
 
     /// Locks the log for several appends.
@@ -132,11 +147,13 @@ impl PartitionLog {
         Some(Appender { log: self, inner, now })
     }
 
-    /// Returns records of one segment from `position` on: at most `max_records` and `max_bytes`, but at least one.
+    /// Returns records of one segment from `position` on: at most `max_records` and `max_bytes`, but at least one, and
+    /// none from the offset `until` on.
     ///
-    /// Fewer records than allowed are returned at a segment's end; the next read continues there. A
-    /// first record beyond `max_bytes` is returned alone, lest the reader stop for ever.
-    pub(crate) fn read(&self, position: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
+    /// Fewer records than allowed are returned at a segment's end and before a gap; the next read continues there. A
+    /// first record beyond `max_bytes` is returned alone, lest the reader stop for ever. Without a record between
+    /// `position` and the end of what may be read, an empty batch is returned with the position behind the gap.
+    pub(crate) fn read(&self, position: u64, until: u64, max_records: usize, max_bytes: usize, now: Timestamp) -> Read {
         let mut inner = lock(&self.inner);
         if inner.retention.age.is_some() {
             inner.expire(&self.origin, now);
@@ -144,15 +161,21 @@ impl PartitionLog {
         if position < inner.start {
             return Read::Overtaken(inner.start);
         }
-        if position >= inner.end {
+        if position >= inner.stable() {
             return Read::Nothing;
         }
-        let segment = inner.segment_of(&self.origin, position);
-        let from = (position - segment.base) as usize;
-        let to = (segment.batch.len()).min(from.saturating_add(max_records.max(1)));
+        let (first, end) = inner.visible(position);
+        let end = end.min(until);
+        if first >= end {
+            return Read::Records(RecordBatch::new(Arc::clone(&self.origin), Vec::new()), first.min(until));
+        }
+        let segment = inner.segment_of(&self.origin, first);
+        let from = (first - segment.base) as usize;
+        let to = segment.batch.len().min(from.saturating_add(max_records.max(1)));
+        let to = to.min(usize::try_from(end - segment.base).unwrap_or(usize::MAX));
         let batch = segment.batch.slice(from, to);
         let batch = if segment.bytes > max_bytes as u64 { cut(&batch, max_bytes) } else { batch };
-        let next = position + batch.len() as u64;
+        let next = inner.skip(first + batch.len() as u64).min(until);
         Read::Records(batch.reread(), next)
     }
 
@@ -168,7 +191,7 @@ impl PartitionLog {
             SeekTo::Earliest => inner.start,
             SeekTo::Time(time) => inner.first_since(&self.origin, time),
             // Latest, and unknown variants added by core.
-            _ => inner.end,
+            _ => inner.stable(),
         }
     }
 
@@ -197,7 +220,7 @@ impl PartitionLog {
     pub(crate) fn truncate(&self, offset: u64) {
         let mut inner = lock(&self.inner);
         inner.truncate(&self.origin, offset);
-        self.end.store(inner.end, Ordering::SeqCst);
+        self.stable.store(inner.stable(), Ordering::SeqCst);
     }
 
     /// Lets an empty log begin at `offset`; returns `false` if it holds records or has come further.
@@ -206,7 +229,8 @@ impl PartitionLog {
         let possible = inner.start == inner.end && inner.end <= offset;
         if possible {
             (inner.start, inner.counted, inner.end) = (offset, offset, offset);
-            self.end.store(offset, Ordering::SeqCst);
+            inner.marks = None;
+            self.stable.store(offset, Ordering::SeqCst);
         }
         possible
     }
@@ -233,6 +257,52 @@ fn cut(batch: &RecordBatch, max_bytes: usize) -> RecordBatch {
 }
 
 impl Inner {
+    /// Returns the end of what may be read.
+    fn stable(&self) -> u64 {
+        match &self.marks {
+            None => self.end,
+            Some(marks) => marks.stable(self.end).max(self.start),
+        }
+    }
+
+    /// Returns the next offsets from `position` on that readers see, up to the next gap or the end of what may be read.
+    fn visible(&self, position: u64) -> (u64, u64) {
+        match &self.marks {
+            None => (position, self.end),
+            Some(marks) => {
+                let (stable, first) = (self.stable(), marks.skip(position));
+                (first.min(stable), marks.next_gap(first).min(stable))
+            }
+        }
+    }
+
+    /// Returns `position`, or the end of the gap that it is in.
+    fn skip(&self, position: u64) -> u64 {
+        match &self.marks {
+            None => position,
+            Some(marks) => marks.skip(position).min(self.stable()),
+        }
+    }
+
+    /// Returns the number of records; the markers of transactions are none.
+    fn records(&self) -> u64 {
+        self.end - self.start - self.markers()
+    }
+
+    fn markers(&self) -> u64 {
+        self.marks.as_ref().map_or(0, |marks| marks.markers())
+    }
+
+    /// Changes the marks, which are dropped once nothing is marked.
+    fn mark<T>(&mut self, change: impl FnOnce(&mut Marks) -> T) -> Option<T> {
+        let marks = self.marks.as_mut()?;
+        let answer = change(marks);
+        if marks.is_empty() {
+            self.marks = None;
+        }
+        Some(answer)
+    }
+
     /// Turns the tail into a segment, and starts the next tail in memory of a dropped segment.
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
@@ -259,11 +329,14 @@ impl Inner {
     /// Applies retention. The newest record stays regardless of its size, but not beyond its age.
     fn retain(&mut self, origin: &Arc<TopicPartition>) {
         let retention = self.retention;
-        self.drop_until(origin, self.end.saturating_sub(retention.records));
+        while self.records() > retention.records {
+            // Markers are not counted, so that a record outlives the end of its own transaction.
+            self.drop_until(origin, self.end.saturating_sub(retention.records.saturating_add(self.markers())));
+        }
         if self.bytes > retention.bytes {
             self.count_dropped(origin);
         }
-        while self.bytes > retention.bytes && self.end - self.start > 1 {
+        while self.bytes > retention.bytes && self.records() > 1 {
             self.drop_until(origin, self.start + 1);
             self.count_dropped(origin);
         }
@@ -291,6 +364,7 @@ impl Inner {
             return;
         }
         self.start = offset;
+        self.mark(|marks| marks.drop_before(offset));
         if self.start > self.end - self.tail.len() as u64 {
             self.seal(origin);
         }
@@ -349,6 +423,7 @@ impl Inner {
         self.bytes = self.sealed.iter().map(|segment| segment.bytes).sum();
         (self.start, self.end) = (self.start.min(offset), offset);
         self.counted = self.start;
+        self.mark(|marks| marks.truncate(offset));
     }
 
     /// Scans from the start: timestamps are the publishers' and need not be in order.
@@ -356,43 +431,9 @@ impl Inner {
         self.seal(origin);
         let records = self.sealed.iter().flat_map(|segment| segment.batch.records());
         let mut found = records.filter(|record| record.offset >= self.start && record.timestamp >= time);
-        found.next().map_or(self.end, |record| record.offset)
-    }
-}
-
-/// Appends under one lock; on drop, applies retention and wakes waiting readers.
-///
-/// Several records of one call thus cost one retention check and one wake-up per reader.
-#[derive(Debug)]
-pub(crate) struct Appender<'a> {
-    log: &'a PartitionLog,
-    inner: MutexGuard<'a, Inner>,
-    now: Timestamp,
-}
-
-impl Appender<'_> {
-    /// Appends `record`, of `size` bytes; returns its offset.
-    pub(crate) fn push(&mut self, record: Record, size: usize) -> u64 {
-        let inner = &mut *self.inner;
-        let offset = inner.end;
-        inner.tail.push(StoredRecord::from_record(record, offset, self.now));
-        inner.end += 1;
-        inner.bytes += size as u64;
-        inner.tail_bytes += size as u64;
-        if inner.tail.len() >= SEGMENT_RECORDS || inner.tail_bytes >= SEGMENT_BYTES {
-            inner.seal(&self.log.origin);
-        }
-        offset
-    }
-}
-
-impl Drop for Appender<'_> {
-    fn drop(&mut self) {
-        self.inner.retain(&self.log.origin);
-        self.log.end.store(self.inner.end, Ordering::SeqCst);
-        for reader in &self.inner.readers {
-            reader.wake();
-        }
+        // A gap is skipped: a marker is no record.
+        let found = found.find(|record| self.skip(record.offset) == record.offset);
+        found.map_or(self.end, |record| record.offset).min(self.stable())
     }
 }
 
