@@ -25,6 +25,7 @@ pub mod publisher;
 pub mod record;
 pub mod service;
 pub mod telemetry;
+pub mod transactor;
 pub mod transport;
 
 #[cfg(feature = "audit")]

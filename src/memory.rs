@@ -21,5 +21,5 @@
 //! ```
 
 pub use tidings_memory::{
-    Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, StoreFaults,
+    Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, StoreFaults, TransactionFault,
 };

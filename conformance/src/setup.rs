@@ -340,7 +340,7 @@ impl<T: Send + Sync + 'static> Setup<T> {
     }
 
     /// Sets the hook that drops the answers to commits (`true`) while the offsets are committed, and delivers them again
-    /// (`false`).
+    /// (`false`). Of a transport with transactions, it drops the answers to their commits as well.
     #[must_use]
     pub fn with_lost_commits<Fut>(mut self, hook: impl Fn(Arc<T>, bool) -> Fut + Send + Sync + 'static) -> Self
     where

@@ -114,6 +114,22 @@ impl Guarantees {
         self
     }
 
+    /// Disclaims transactions, X1 to X5, because of `reason`, for a transport whose
+    /// [`transactor`](crate::Transport::transactor) is unsupported.
+    ///
+    /// ```
+    /// use tidings_core::{Clause, Guarantees};
+    ///
+    /// let guarantees = Guarantees::all().without_transactions("the broker has none");
+    /// assert!(guarantees.keeps(Clause::L5) && !guarantees.keeps(Clause::X1) && !guarantees.keeps(Clause::X5));
+    /// ```
+    #[must_use]
+    pub fn without_transactions(self, reason: impl Into<Cow<'static, str>>) -> Self {
+        let reason = reason.into();
+        let of_transactors = Clause::ALL.iter().filter(|clause| clause.id().starts_with('x'));
+        of_transactors.fold(self, |kept, clause| kept.without(*clause, reason.clone()))
+    }
+
     /// Sets whether the backend is shared by several processes. Default: `false`.
     ///
     /// A service warns at its start if its transport is shared and its store is not: each instance then knows only the

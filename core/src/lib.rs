@@ -26,9 +26,8 @@
 //! - **claim**, **lease**: the right to handle an event, and the registration of a running service under which it
 //!   claims ([`IdempotencyStore`]).
 //! - **lag**: the number of offsets that a group has still to read.
-//! - **log**: the records of a partition, by offset; a **log reader** reads it by position, without a group
-//!   ([`LogReader`]).
-//! - **ACL**: an entry that allows or denies a principal an operation on a resource ([`Acl`]).
+//! - **log**: the records of a partition; a **log reader** reads it by position, without a group ([`LogReader`]).
+//! - **ACL**: allows or denies a principal an operation on a resource ([`Acl`]).
 //! - **trace context**: the trace and span of a record, in the headers that the W3C names ([`TraceContext`]).
 //! - **dead letter**: a record that could not be handled, with the cause ([`DeadLetter`]); to **bury** is to write it,
 //!   to **redrive** to publish it to its topic again, to **discard** to close it otherwise, to **park** to set it aside
@@ -65,6 +64,7 @@ mod log_reader;
 mod name;
 mod outcome;
 mod partitioner;
+mod progress;
 mod publish;
 mod publish_options;
 mod publisher;
@@ -88,9 +88,7 @@ pub use self::cluster::{
     BrokerDescription, Cluster, ClusterDescription, ConfigEntry, ConfigResource, ConfigSource, LogDir,
     is_sensitive_config,
 };
-pub use self::consumer::{
-    Assignment, Commit, Consumer, Fetched, Progress, Revocation, SeekTo, Start, Step, Unreadable,
-};
+pub use self::consumer::{Assignment, Commit, Consumer, Fetched, Revocation, SeekTo, Start, Step, Unreadable};
 pub use self::consumer_options::ConsumerOptions;
 pub use self::dead_letter::{
     DEAD_LETTER_STATE_SUFFIX, DEAD_LETTER_SUFFIX, DeadLetter, DeadLetterSink, DeadLetterStore, DeadLetterTopics,
@@ -114,9 +112,10 @@ pub use self::outcome::{
     unavailable,
 };
 pub use self::partitioner::{murmur2, partition_for};
+#[doc(hidden)]
+pub use self::progress::Progress;
 pub use self::publish::DeliveryPublisher;
 pub use self::publish_options::PublishOptions;
-#[doc(hidden)]
 pub use self::publisher::Begun;
 pub use self::publisher::{Publisher, PublisherExt};
 pub use self::record::{Header, Headers, Position, Record, StoredRecord, Timestamp};

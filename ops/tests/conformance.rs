@@ -11,7 +11,7 @@ use tidings_core::PublisherExt;
 use tidings_core::{
     Acls, Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, DeadLetterStore, Error,
     ErrorKind, Guarantees, Leased, LetterId, LetterLease, LetterQuery, LogReader, Name, Publisher, Record, Resolution,
-    Result, Transport, async_trait,
+    Result, Transactor, TransactorOptions, Transport, async_trait,
 };
 use tidings_memory::{Faults, MemoryConfig, MemoryDeadLetters, MemoryTransport, PublishFault};
 use tidings_ops::{Ops, OpsHandle};
@@ -74,6 +74,10 @@ impl Transport for Remote {
         self.http.cluster().await
     }
 
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        self.http.transactor(options).await
+    }
+
     fn writes_trace_context(&self) -> bool {
         self.http.writes_trace_context()
     }
@@ -82,7 +86,8 @@ impl Transport for Remote {
         let consumers = || Clause::ALL.iter().copied().filter(|clause| clause.id().starts_with('c'));
         let why = "there are no consumers over HTTP";
         assert!(consumers().all(|clause| !self.http.guarantees().keeps(clause)), "{why}");
-        consumers().fold(self.memory.guarantees(), |kept, clause| kept.without(clause, why))
+        let guarantees = consumers().fold(self.memory.guarantees(), |kept, clause| kept.without(clause, why));
+        guarantees.without_transactions("there are no transactions over HTTP")
     }
 }
 

@@ -33,6 +33,7 @@ mod metrics;
 mod publisher;
 mod spans;
 mod tracing;
+mod transactor;
 mod transport;
 
 /// The version of OpenTelemetry's API that this crate is built with.

@@ -48,12 +48,8 @@ impl TracedPublisher {
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Publisher for TracedPublisher {
-    async fn publish(&self, mut records: Vec<Record>) -> Vec<Result<Position>> {
-        let sending = Sending::start(&self.spans, &mut records, true);
-        let context = sending.span.context().clone();
-        let answers = self.inner.publish(records).with_context(context).await;
-        sending.end(&answers);
-        answers
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        Sending::around(&self.spans, records, |records| self.inner.publish(records)).await
     }
 
     fn begin_one(&self, mut record: Record) -> Begun<'_> {
@@ -98,13 +94,26 @@ impl Publisher for TracedPublisher {
 }
 
 /// A call in progress.
-struct Sending {
+pub(crate) struct Sending {
     span: OpenSpan,
     system: &'static str,
     is_single: bool,
 }
 
 impl Sending {
+    /// Publishes records with a span of the call.
+    pub(crate) async fn around<F: Future<Output = Vec<Result<Position>>>>(
+        spans: &Spans,
+        mut records: Vec<Record>,
+        publish: impl FnOnce(Vec<Record>) -> F,
+    ) -> Vec<Result<Position>> {
+        let sending = Self::start(spans, &mut records, true);
+        let context = sending.span.context().clone();
+        let answers = publish(records).with_context(context).await;
+        sending.end(&answers);
+        answers
+    }
+
     /// Starts the span of a call, and gives every record its trace context.
     fn start(spans: &Spans, records: &mut [Record], is_batch_call: bool) -> Self {
         let active = Context::current();

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_core::{
     Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
-    Transport,
+    Transactor, TransactorOptions, Transport,
 };
 
 use crate::publisher::TracedPublisher;
 use crate::spans::Spans;
+use crate::transactor::TracedTransactor;
 
-/// A transport whose publishers are traced. Created by [`Tracing::transport`](crate::Tracing::transport).
+/// A transport whose publishers and transactors are traced. Created by [`Tracing::transport`](crate::Tracing::transport).
 ///
 /// Everything else is the wrapped transport's. Handlers are traced by a [`TraceLayer`](crate::TraceLayer).
 #[derive(Debug, Clone)]
@@ -65,6 +66,11 @@ impl<T: Transport> Transport for TracedTransport<T> {
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         self.inner.cluster().await
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        let inner = self.inner.transactor(options).await?;
+        Ok(Arc::new(TracedTransactor::new(inner, self.spans.clone())))
     }
 
     fn writes_trace_context(&self) -> bool {

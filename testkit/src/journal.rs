@@ -162,6 +162,11 @@ impl Journal {
         state.published.push((record_id, stored));
     }
 
+    #[cfg(test)]
+    pub(crate) fn published_count(&self) -> usize {
+        self.state().published.len()
+    }
+
     /// Adds a record that the service forwarded to a retry topic: to the trace only, since it is the same event.
     pub(crate) fn forwarded(&self, record: &Record, position: &Position) {
         let what = record_header(record, headers::EVENT_TYPE).unwrap_or("a record").to_owned();

@@ -41,6 +41,7 @@ mod layer;
 mod recorder;
 mod topics;
 mod trace;
+mod transactor;
 
 pub use self::fate::{Fate, Settled};
 pub use self::harness::{Harness, Sent};

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use tidings_core::{
     Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, DelayedRecord, Guarantees,
-    LogReader, Name, Position, Publisher, PublisherExt, Record, Result, Transport, async_trait, headers,
+    LogReader, Name, Position, Publisher, PublisherExt, Record, Result, Transactor, TransactorOptions, Transport,
+    async_trait, headers,
 };
 use uuid::Uuid;
 
 use crate::journal::Journal;
+use crate::transactor::RecordingTransactor;
 
 /// Wrapper of the transport on which the service runs.
 #[derive(Debug, Clone)]
@@ -59,6 +61,11 @@ impl<T: Transport> Transport for Recorder<T> {
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         self.inner.cluster().await
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        let inner = self.inner.transactor(options).await?;
+        Ok(Arc::new(RecordingTransactor::new(inner, self)))
     }
 
     fn writes_trace_context(&self) -> bool {

@@ -91,7 +91,7 @@ async fn open_publisher(config: &KafkaConfig) -> Result<Arc<dyn Publisher>> {
 /// All clauses; the exceptions are in the documentation of [`KafkaTransport`]. They are shared by
 /// processes.
 pub(crate) fn guarantees() -> Guarantees {
-    Guarantees::all().with_shared(true)
+    Guarantees::all().with_shared(true).without_transactions("its transactor is not implemented yet")
 }
 
 #[async_trait]

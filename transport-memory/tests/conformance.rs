@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tidings_conformance::{Setup, Suites};
 use tidings_core::{Error, ErrorKind, PublisherExt, Record, Timestamp, Transport};
-use tidings_memory::{Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault};
+use tidings_memory::{
+    Faults, MemoryConfig, MemoryDeadLetters, MemoryStore, MemoryTransport, PublishFault, TransactionFault,
+};
 
 /// Records that a publisher takes unanswered.
 const BOUND: usize = 100;
@@ -90,6 +92,7 @@ fn consuming(setup: Setup<MemoryTransport>) -> Setup<MemoryTransport> {
         .with_lost_commits(|memory, lost| async move {
             let times = if lost { Faults::UNTIL_HEALED } else { 0 };
             memory.faults().fail_commits(times, ErrorKind::Indeterminate);
+            memory.faults().commit_transactions(TransactionFault::unknown(true).with_times(times));
             Ok(())
         })
         .with_rebalance(|memory, group| async move {

@@ -11,6 +11,7 @@ mod cluster;
 mod letters;
 mod log_reader;
 mod publisher;
+mod transactor;
 mod transport;
 
 pub use self::letters::{AuditedLetters, letter_resources};

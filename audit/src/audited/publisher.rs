@@ -18,6 +18,12 @@ use crate::events::{Operation, id_of};
 #[derive(Debug)]
 pub(super) struct AuditedPublisher {
     inner: Arc<dyn Publisher>,
+    notes: Notes,
+}
+
+/// Writes the records of published events.
+#[derive(Debug)]
+pub(super) struct Notes {
     auditor: Auditor,
     by: Name,
 }
@@ -33,7 +39,30 @@ struct Wanted {
 
 impl AuditedPublisher {
     pub(super) fn new(inner: Arc<dyn Publisher>, actor: &Actor) -> Self {
-        Self { inner, auditor: actor.auditor.clone(), by: actor.principal.name.clone().into() }
+        Self { inner, notes: Notes::new(actor) }
+    }
+}
+
+impl Notes {
+    pub(super) fn new(actor: &Actor) -> Self {
+        Self { auditor: actor.auditor.clone(), by: actor.principal.name.clone().into() }
+    }
+
+    /// Publishes records, and notes those of the policy's topics that are stored.
+    pub(super) async fn around<F: Future<Output = Vec<Result<Position>>>>(
+        &self,
+        records: Vec<Record>,
+        publish: impl FnOnce(Vec<Record>) -> F,
+    ) -> Vec<Result<Position>> {
+        let Wanted { runs, ids } = self.wanted(&records);
+        let answers = publish(records).await;
+        let mut ids = ids.into_iter();
+        for (topic, run) in runs {
+            let ids = ids.by_ref().take(run.len());
+            let answered = ids.zip(answers.get(run).unwrap_or_default());
+            self.note(&topic, answered.filter_map(|(id, answer)| answer.as_ref().ok().map(|at| event(at, id))));
+        }
+        answers
     }
 
     fn is_wanted(&self, topic: &Name) -> bool {
@@ -77,37 +106,29 @@ fn event(position: &Position, id: Option<Uuid>) -> AuditedEvent {
 #[deny(clippy::missing_trait_methods)]
 impl Publisher for AuditedPublisher {
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
-        let Wanted { runs, ids } = self.wanted(&records);
-        let answers = self.inner.publish(records).await;
-        let mut ids = ids.into_iter();
-        for (topic, run) in runs {
-            let ids = ids.by_ref().take(run.len());
-            let answered = ids.zip(answers.get(run).unwrap_or_default());
-            self.note(&topic, answered.filter_map(|(id, answer)| answer.as_ref().ok().map(|at| event(at, id))));
-        }
-        answers
+        self.notes.around(records, |records| self.inner.publish(records)).await
     }
 
     fn begin_one(&self, record: Record) -> Begun<'_> {
-        if !self.is_wanted(&record.topic) {
+        if !self.notes.is_wanted(&record.topic) {
             return self.inner.begin_one(record);
         }
         let (topic, id) = (record.topic.clone(), id_of(&record.headers, record.value.as_ref()));
         match self.inner.begin_one(record) {
             Begun::Answered(answer) => {
-                self.note(&topic, answer.as_ref().ok().map(|position| event(position, id)));
+                self.notes.note(&topic, answer.as_ref().ok().map(|position| event(position, id)));
                 Begun::Answered(answer)
             }
             Begun::Pending(pending) => Begun::Pending(Box::pin(async move {
                 let answer = pending.await;
-                self.note(&topic, answer.as_ref().ok().map(|position| event(position, id)));
+                self.notes.note(&topic, answer.as_ref().ok().map(|position| event(position, id)));
                 answer
             })),
         }
     }
 
     async fn publish_delayed(&self, delayed: DelayedRecord) -> Result<()> {
-        if self.is_wanted(&delayed.record.topic) {
+        if self.notes.is_wanted(&delayed.record.topic) {
             return Err(not_audited(&delayed.record.topic));
         }
         self.inner.publish_delayed(delayed).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidings_core::audit::Principal;
 use tidings_core::{
     Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
-    Transport, async_trait,
+    Transactor, TransactorOptions, Transport, async_trait,
 };
 
 use super::acls::AuditedAcls;
@@ -14,10 +14,12 @@ use super::call::Actor;
 use super::cluster::AuditedCluster;
 use super::log_reader::AuditedLog;
 use super::publisher::AuditedPublisher;
+use super::transactor::AuditedTransactor;
 use crate::auditor::Auditor;
 
 /// A transport that records changes through its [`Admin`], [`Acls`] and [`Cluster`], and publishing to, and reads by
-/// position from, the topics of the auditor's [event policy](crate::AuditorOptions::events).
+/// position from, the topics of the auditor's [event policy](crate::AuditorOptions::events). In a transaction, an event
+/// is recorded when it is stored, also if the transaction is aborted later.
 ///
 /// Other reads are forwarded without a record. Records that concern several resources state each of them; values of
 /// sensitive settings are hidden.
@@ -132,6 +134,14 @@ impl<T: Transport> Transport for Audited<T> {
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         Ok(Arc::new(AuditedCluster { inner: self.inner.cluster().await?, actor: self.actor.clone() }))
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        let inner = self.inner.transactor(options).await?;
+        if !self.actor.auditor.events().policy().records_publishing() {
+            return Ok(inner);
+        }
+        Ok(Arc::new(AuditedTransactor::new(inner, &self.actor)))
     }
 
     fn writes_trace_context(&self) -> bool {

@@ -9,7 +9,7 @@ use tidings_audit::{
 };
 use tidings_core::{
     ConfigResource, DeadLetter, DeadLetterSink, DeadLetterStore, Delivery, ErrorKind, LetterLease, Record, Resolution,
-    StoredRecord, Timestamp, Topic, TopicPartition, Transport, reject,
+    StoredRecord, Timestamp, Topic, TopicPartition, TransactorOptions, Transport, reject,
 };
 use tidings_memory::{MemoryDeadLetters, MemoryTransport};
 use tidings_service::{Retry, Router, Service};
@@ -124,10 +124,13 @@ async fn operations_on_events_show_positions_and_ids_only() {
     assert!(publisher.publish((0..4).map(|_| record("orders")).collect()).await.iter().all(Result::is_ok));
     service.caught_up().await.unwrap();
     service.shutdown(Duration::from_secs(10)).await.unwrap();
+    let transactor = transport.transactor(TransactorOptions::new("importer")).await.unwrap();
+    assert!(transactor.publish(vec![record("orders"), record("unrecorded")]).await.iter().all(Result::is_ok));
+    transactor.commit(None).await.unwrap();
     check(&sink, &auditor).await;
     let records = records(&sink).await;
     let events = |verb: &str| records.iter().filter(|r| r.verb == verb).map(|r| r.events.len()).sum::<usize>();
-    assert_eq!((events("event.publish"), events("event.handle"), events("event.dead-letter")), (4, 2, 2));
+    assert_eq!((events("event.publish"), events("event.handle"), events("event.dead-letter")), (5, 2, 2));
     assert!(records.iter().flat_map(|record| &record.events).all(|event| event.id.is_some()));
 }
 

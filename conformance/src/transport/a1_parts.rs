@@ -1,6 +1,6 @@
 //! A1, the parts of a transport: each promises what the transport does, and shows itself in a log.
 
-use tidings_core::{Clause, ConsumerOptions, Guarantees, Transport};
+use tidings_core::{Clause, ConsumerOptions, Guarantees, TransactorOptions, Transport};
 
 use super::fixture::Fixture;
 use crate::case::{Case, Checked, cases, holds, same};
@@ -29,7 +29,13 @@ async fn a1_each_part_promises_what_its_transport_does(fixture: &Fixture) -> Che
     promises("dead-letter sink", 'd', &whole, &sink.guarantees())?;
     let options = ConsumerOptions::new(fixture.fresh("group"), [&topic]);
     let consumer = fixture.within("a consumer", transport.consumer(options)).await??;
-    promises("consumer", 'c', &whole, &consumer.guarantees())
+    promises("consumer", 'c', &whole, &consumer.guarantees())?;
+    if !whole.keeps(Clause::X1) {
+        return Ok(());
+    }
+    let options = TransactorOptions::new(fixture.fresh("transactor"));
+    let transactor = fixture.within("a transactor", transport.transactor(options)).await??;
+    promises("transactor", 'x', &whole, &transactor.guarantees())
 }
 
 /// An empty text in a log names nothing.

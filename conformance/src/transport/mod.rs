@@ -1,4 +1,5 @@
-//! Suite of a transport: its publishers (P), consumers (C), admin (A), log readers (L) and dead-letter sink (D).
+//! Suite of a transport: its publishers (P), consumers (C), admin (A), log readers (L), transactors (X) and dead-letter
+//! sink (D).
 //!
 //! One file per clause, named after it. A case begins with the clause's id and is listed in its
 //! file's `CASES`; a backend never lists cases, so a new one runs everywhere.
@@ -40,6 +41,12 @@ mod p4;
 mod p4_bound;
 mod p5;
 mod restart;
+mod x;
+mod x1;
+mod x2;
+mod x3;
+mod x4;
+mod x5;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -86,6 +93,11 @@ const ALL: &[Cases] = &[
     a1_settings::CASES,
     a1_states::CASES,
     l::CASES,
+    x1::CASES,
+    x2::CASES,
+    x3::CASES,
+    x4::CASES,
+    x5::CASES,
     d::CASES,
     restart::CASES,
 ];

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidings_core::{Commit, Consumer, Guarantees, Progress, Result, SeekTo, Step, TopicPartition};
+use tidings_core::{Commit, Consumer, Guarantees, Progress, Result, SeekTo, Step, TopicPartition, TransactionOffsets};
 
 use super::tap::{Call, Tap};
 
@@ -27,6 +27,11 @@ impl Consumer for TappedConsumer {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         let asked = commits.clone();
         self.tap.each(Call::Commit, asked.len(), asked, self.inner.commit(commits)).await
+    }
+
+    async fn transaction_offsets(&self, commits: Vec<Commit>) -> Result<TransactionOffsets> {
+        let asked = commits.clone();
+        self.tap.one(Call::TransactionOffsets, asked, self.inner.transaction_offsets(commits)).await
     }
 
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {

@@ -29,6 +29,7 @@ mod publisher;
 mod recording;
 mod store;
 mod tap;
+mod transactor;
 mod transport;
 
 pub use self::faulty::{Faults, Faulty};

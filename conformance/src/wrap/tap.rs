@@ -11,7 +11,8 @@ use tidings_core::{Error, ErrorKind, Result};
 pub enum Call {
     /// [`Transport`](tidings_core::Transport)'s methods that open something.
     Open,
-    /// [`Publisher::publish`](tidings_core::Publisher::publish).
+    /// [`Publisher::publish`](tidings_core::Publisher::publish) and
+    /// [`Transactor::publish`](tidings_core::Transactor::publish).
     Publish,
     /// [`Publisher::close`](tidings_core::Publisher::close).
     ClosePublisher,
@@ -19,6 +20,14 @@ pub enum Call {
     Next,
     /// [`Consumer::commit`](tidings_core::Consumer::commit).
     Commit,
+    /// [`Consumer::transaction_offsets`](tidings_core::Consumer::transaction_offsets).
+    TransactionOffsets,
+    /// [`Transactor::commit`](tidings_core::Transactor::commit).
+    CommitTransaction,
+    /// [`Transactor::abort`](tidings_core::Transactor::abort).
+    AbortTransaction,
+    /// [`Transactor::close`](tidings_core::Transactor::close).
+    CloseTransactor,
     /// [`Consumer::release`](tidings_core::Consumer::release).
     ReleasedClaim,
     /// [`Consumer::pause`](tidings_core::Consumer::pause).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_core::{
     Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetter, DeadLetterSink, Guarantees, LogReader, Name,
-    Publisher, Result, Transport,
+    Publisher, Result, Transactor, TransactorOptions, Transport,
 };
 
 use super::capabilities::{TappedAcls, TappedCluster, TappedLogReader};
@@ -15,6 +15,7 @@ use super::operate::TappedAdmin;
 use super::publisher::TappedPublisher;
 use super::recording::Recording;
 use super::tap::{Call, Tap};
+use super::transactor::TappedTransactor;
 
 #[derive(Debug)]
 struct TappedSink {
@@ -82,6 +83,12 @@ macro_rules! wraps_transports {
             async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
                 let inner = self.tap.one(Call::Open, "cluster", self.inner.cluster()).await?;
                 Ok(Arc::new(TappedCluster { inner, tap: self.tap.clone() }))
+            }
+
+            async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+                let asked = options.clone();
+                let inner = self.tap.one(Call::Open, asked, self.inner.transactor(options)).await?;
+                Ok(Arc::new(TappedTransactor::new(inner, self.tap.clone())))
             }
 
             fn writes_trace_context(&self) -> bool {

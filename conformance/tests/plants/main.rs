@@ -26,6 +26,7 @@ mod logs;
 mod publisher;
 mod sink;
 mod store;
+mod transactions;
 mod transport;
 
 #[path = "../shared/gappy.rs"]

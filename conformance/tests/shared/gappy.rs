@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tidings_core::{
     Admin, Commit, Consumer, ConsumerOptions, DeadLetterSink, Fetched, Guarantees, LogReader, Progress, Publisher,
-    Read, ReadLimits, RecordBatch, Result, SeekTo, Step, TopicPartition, Transport, async_trait,
+    Read, ReadLimits, RecordBatch, Result, SeekTo, Step, TopicPartition, TransactionOffsets, Transactor,
+    TransactorOptions, Transport, async_trait,
 };
 use tidings_memory::MemoryTransport;
 
@@ -61,6 +62,10 @@ impl Transport for Gappy {
     async fn log_reader(&self) -> Result<Arc<dyn LogReader>> {
         let inner = self.inner.log_reader().await?;
         Ok(Arc::new(GappyLog { inner, gaps: Arc::clone(&self.gaps) }))
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        self.inner.transactor(options).await
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -120,6 +125,10 @@ impl Consumer for GappyConsumer {
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>> {
         self.inner.commit(commits).await
+    }
+
+    async fn transaction_offsets(&self, commits: Vec<Commit>) -> Result<TransactionOffsets> {
+        self.inner.transaction_offsets(commits).await
     }
 
     async fn release(&self, partitions: &[TopicPartition]) -> Result<()> {

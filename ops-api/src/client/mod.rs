@@ -20,7 +20,8 @@ use std::time::Duration;
 use tidings_core::audit::AuditSink;
 use tidings_core::{
     Acls, Admin, Clause, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DeadLetterStore, DeadLetterTopics, Error,
-    ErrorKind, EventRef, Guarantees, LogReader, Name, Publisher, Result, Secret, Transport, async_trait,
+    ErrorKind, EventRef, Guarantees, LogReader, Name, Publisher, Result, Secret, Transactor, TransactorOptions,
+    Transport, async_trait,
 };
 
 use self::call::Client;
@@ -100,7 +101,8 @@ impl OpsConfig {
 
 /// The transport of an operations endpoint: administers and publishes over HTTP.
 ///
-/// It has no consumers: [`consumer`](Transport::consumer) is [`Unsupported`](ErrorKind::Unsupported). Errors have the
+/// It has no consumers and no transactions: [`consumer`](Transport::consumer) and [`transactor`](Transport::transactor)
+/// are [`Unsupported`](ErrorKind::Unsupported). Errors have the
 /// kinds that the endpoint's own transport gave them; a change whose answer was lost is
 /// [`Indeterminate`](ErrorKind::Indeterminate).
 ///
@@ -238,6 +240,10 @@ impl Transport for OpsTransport {
         Ok(Arc::new(cluster::RemoteCluster::new(self.client.clone())))
     }
 
+    async fn transactor(&self, _: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        unsupported("open a transactor")
+    }
+
     fn writes_trace_context(&self) -> bool {
         false
     }
@@ -247,5 +253,6 @@ impl Transport for OpsTransport {
         let of_consumers = Clause::ALL.iter().copied().filter(|clause| clause.id().starts_with('c'));
         of_consumers
             .fold(self.guarantees_of_admin(), |kept, clause| kept.without(clause, "there are no consumers over HTTP"))
+            .without_transactions("there are no transactions over HTTP")
     }
 }

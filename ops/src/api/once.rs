@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidings_core::{
     Acls, Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, LogReader, Publisher, Result,
-    Transport, async_trait,
+    Transactor, TransactorOptions, Transport, async_trait,
 };
 use tokio::sync::OnceCell;
 
@@ -65,6 +65,10 @@ impl Transport for Once {
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
         self.cluster.get_or_try_init(|| self.inner.cluster()).await.cloned()
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        self.inner.transactor(options).await
     }
 
     fn writes_trace_context(&self) -> bool {

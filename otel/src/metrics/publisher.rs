@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use opentelemetry::KeyValue;
 use tidings_core::{
     Acls, Admin, Begun, Cluster, Consumer, ConsumerOptions, DeadLetterSink, DelayedRecord, Error, Guarantees,
-    LogReader, Name, Position, Publisher, Record, Result, Transport,
+    LogReader, Name, Position, Publisher, Record, Result, TransactionOffsets, Transactor, TransactorOptions, Transport,
 };
 use uuid::Uuid;
 
@@ -16,7 +16,8 @@ use super::Instruments;
 use crate::conventions::{DESTINATION, ERROR_TYPE, OPERATION_NAME, OPERATION_TYPE, PUBLISH, SYSTEM};
 use crate::errors::unfinished;
 
-/// A transport whose publishers are measured. Created by [`Metrics::transport`](crate::Metrics::transport).
+/// A transport whose publishers and transactors are measured: a record counts as sent when it is stored in its
+/// transaction, however that ends. Created by [`Metrics::transport`](crate::Metrics::transport).
 #[derive(Debug, Clone)]
 pub struct MeteredTransport<T> {
     inner: T,
@@ -70,6 +71,11 @@ impl<T: Transport> Transport for MeteredTransport<T> {
         self.inner.cluster().await
     }
 
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        let inner = self.inner.transactor(options).await?;
+        Ok(Arc::new(MeteredTransactor { inner, instruments: self.instruments.clone(), system: self.system() }))
+    }
+
     fn writes_trace_context(&self) -> bool {
         self.inner.writes_trace_context()
     }
@@ -102,14 +108,7 @@ impl MeteredPublisher {
     }
 
     fn start(&self, records: &[Record]) -> Call {
-        let mut topics: Vec<(Name, usize)> = Vec::new();
-        for record in records {
-            match topics.last_mut() {
-                Some((topic, count)) if *topic == record.topic => *count += 1,
-                _ => topics.push((record.topic.clone(), 1)),
-            }
-        }
-        Call { instruments: self.instruments.clone(), system: self.system, topics, started: Some(Instant::now()) }
+        Call::start(&self.instruments, self.system, records)
     }
 }
 
@@ -155,6 +154,46 @@ impl Publisher for MeteredPublisher {
     }
 }
 
+/// A transactor whose publishing is measured as a publisher's. Its ends are not.
+struct MeteredTransactor {
+    inner: Arc<dyn Transactor>,
+    instruments: Arc<Instruments>,
+    system: &'static str,
+}
+
+impl fmt::Debug for MeteredTransactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MeteredTransactor").field(&self.inner).finish()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Transactor for MeteredTransactor {
+    async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>> {
+        let call = Call::start(&self.instruments, self.system, &records);
+        let answers = self.inner.publish(records).await;
+        call.end(&answers);
+        answers
+    }
+
+    async fn commit(&self, offsets: Option<TransactionOffsets>) -> Result<()> {
+        self.inner.commit(offsets).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.inner.abort().await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<()> {
+        self.inner.close(deadline).await
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
 /// A call in progress. Dropped, its records count as cancelled: they may be stored.
 struct Call {
     instruments: Arc<Instruments>,
@@ -169,6 +208,17 @@ struct Call {
 type Counted = (Name, Option<&'static str>, u64);
 
 impl Call {
+    fn start(instruments: &Arc<Instruments>, system: &'static str, records: &[Record]) -> Self {
+        let mut topics: Vec<(Name, usize)> = Vec::new();
+        for record in records {
+            match topics.last_mut() {
+                Some((topic, count)) if *topic == record.topic => *count += 1,
+                _ => topics.push((record.topic.clone(), 1)),
+            }
+        }
+        Self { instruments: Arc::clone(instruments), system, topics, started: Some(Instant::now()) }
+    }
+
     fn end(mut self, answers: &[Result<Position>]) {
         let mut errors = answers.iter().map(|answer| answer.as_ref().err().map(|error: &Error| error.kind().as_str()));
         let mut counted: Vec<Counted> = Vec::new();

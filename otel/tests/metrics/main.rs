@@ -6,7 +6,9 @@ mod points;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_core::{BoxError, Delivery, ErrorKind, PublisherExt, Record, Timestamp, Topic, Transport, reject};
+use tidings_core::{
+    BoxError, Delivery, ErrorKind, PublisherExt, Record, Timestamp, Topic, TransactorOptions, Transport, reject,
+};
 use tidings_memory::{MemoryStore, MemoryTransport};
 use tidings_service::telemetry::{OutboxSnapshot, RelaySnapshot, RelayStats};
 use tidings_service::{Router, Service, ServiceHandle};
@@ -103,6 +105,8 @@ async fn calls_of_publishers_are_measured_by_topic_and_error() {
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
     let several = vec![Record::new("clicks", "1"), Record::new("orders", "2"), Record::new("clicks", "3")];
     assert!(publisher.publish(several).await.iter().all(Result::is_ok));
+    let transactor = transport.transactor(TransactorOptions::new("t")).await.expect("a transactor");
+    assert!(transactor.publish(vec![Record::new("paid", "1")]).await[0].is_ok());
     memory.faults().delay_publishes(Duration::from_secs(60));
     let dropped = tokio::time::timeout(Duration::from_millis(1), publisher.publish(vec![Record::new("orders", "4")]));
     assert!(dropped.await.is_err());
@@ -119,6 +123,7 @@ async fn calls_of_publishers_are_measured_by_topic_and_error() {
     assert_eq!((sum(sent, "clicks", None), sum(sent, "clicks", Some("unavailable"))), (6.0, 1.0));
     assert_eq!(sum(sent, "clicks", Some("too-large")), 1.0, "one of a batch");
     assert_eq!((sum(sent, "orders", None), sum(sent, "orders", Some("cancelled"))), (1.0, 1.0));
+    assert_eq!(sum(sent, "paid", None), 1.0, "in a transaction");
     let calls = "messaging.client.operation.duration";
     assert_eq!((sum(calls, "clicks", None), sum(calls, "clicks", Some("unavailable"))), (1.0, 1.0));
     let of_several =

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, SpanId, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
-use tidings_core::{Delivery, ErrorKind, PublisherExt, Record, TraceParent, Transport};
+use tidings_core::{Delivery, ErrorKind, PublisherExt, Record, TraceParent, TransactorOptions, Transport};
 use tidings_service::{EventPublisher, Router};
 
 use crate::world::{Answered, Asked, TRACE, World, attribute, context_of, ids, links};
@@ -41,6 +41,20 @@ async fn without_create_spans_a_batch_shares_the_context_of_its_publisher() {
         "events that handlers return continue these"
     );
     let _: [_; 0] = world.named("create answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transactor_is_traced_as_a_publisher() {
+    let world = World::with("memory", |tracing| tracing.with_create_spans(false));
+    let transactor = world.transport.transactor(TransactorOptions::new("t")).await.expect("a transactor");
+    let record = || Record::new("asked", "x");
+    assert!(transactor.publish(vec![record(), record()]).await.iter().all(Result::is_ok));
+    transactor.commit(None).await.expect("it is committed");
+    let publish = world.only("publish asked");
+    assert_eq!(attribute(&publish, "messaging.batch.message_count"), "2");
+    for record in world.records("asked").await {
+        assert_eq!(context_of(&record.headers), ids(&publish));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use serde::{Deserialize, Serialize};
 use tidings_core::{
     Admin, Consumer, ConsumerOptions, DeadLetterSink, Guarantees, Headers, Publisher, Result, StoredRecord,
-    TraceContext, Transport, async_trait,
+    TraceContext, Transactor, TransactorOptions, Transport, async_trait,
 };
 use tidings_macros::Event;
 use tidings_memory::MemoryTransport;
@@ -54,6 +54,9 @@ impl Transport for Named {
     }
     async fn admin(&self) -> Result<Arc<dyn Admin>> {
         self.0.admin().await
+    }
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        self.0.transactor(options).await
     }
     fn guarantees(&self) -> Guarantees {
         self.0.guarantees()
@@ -129,9 +132,11 @@ impl World {
         let consumer = self.memory.consumer(options).await.expect("a consumer");
         let ends = self.memory.admin().await.expect("an admin").describe_topics(&[topic.into()]).await.expect("topics");
         let wanted: u64 = ends.iter().flatten().flat_map(|topic| &topic.partitions).map(|p| p.end - p.start).sum();
-        let mut records = Vec::new();
-        while (records.len() as u64) < wanted {
+        let (mut records, mut read) = (Vec::new(), BTreeMap::new());
+        // By offsets: the end of a transaction has one, and is no record.
+        while read.values().sum::<u64>() < wanted {
             if let tidings_core::Step::Records(fetched) = consumer.next().await.expect("records") {
+                read.insert(fetched.batch.origin().partition, fetched.next_offset);
                 records.extend(fetched.batch.records().iter().cloned());
             }
         }

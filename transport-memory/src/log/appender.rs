@@ -39,6 +39,12 @@ impl Appender<'_> {
         (offset, self.inner.marks.get_or_insert_default().enlist(transaction, offset))
     }
 
+    /// Returns the offset of the next record.
+    #[cfg(test)]
+    pub(super) fn end(&self) -> u64 {
+        self.inner.end
+    }
+
     /// Ends a transaction: readers see its records, or skip them. Its marker takes an offset, as in Kafka.
     pub(crate) fn end_transaction(&mut self, transaction: u64, committed: bool) {
         let ended = self.inner.mark(|marks| marks.end(transaction, committed));

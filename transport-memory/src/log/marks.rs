@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
+use super::Inner;
+
 /// Marks of one log. All offsets lie between its start and its end.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -112,5 +114,53 @@ impl Marks {
         while self.markers.back().is_some_and(|marker| *marker >= end) {
             self.markers.pop_back();
         }
+    }
+}
+
+impl Inner {
+    /// Returns the end of what may be read.
+    pub(super) fn stable(&self) -> u64 {
+        match &self.marks {
+            None => self.end,
+            Some(marks) => marks.stable(self.end).max(self.start),
+        }
+    }
+
+    /// Returns the next offsets from `position` on that readers see, up to the next gap or the end of what may be read.
+    pub(super) fn visible(&self, position: u64) -> (u64, u64) {
+        match &self.marks {
+            None => (position, self.end),
+            Some(marks) => {
+                let (stable, first) = (self.stable(), marks.skip(position));
+                (first.min(stable), marks.next_gap(first).min(stable))
+            }
+        }
+    }
+
+    /// Returns `position`, or the end of the gap that it is in.
+    pub(super) fn skip(&self, position: u64) -> u64 {
+        match &self.marks {
+            None => position,
+            Some(marks) => marks.skip(position).min(self.stable()),
+        }
+    }
+
+    /// Returns the number of records; the markers of transactions are none.
+    pub(super) fn records(&self) -> u64 {
+        self.end - self.start - self.markers()
+    }
+
+    pub(super) fn markers(&self) -> u64 {
+        self.marks.as_ref().map_or(0, |marks| marks.markers())
+    }
+
+    /// Changes the marks, which are dropped once nothing is marked.
+    pub(super) fn mark<T>(&mut self, change: impl FnOnce(&mut Marks) -> T) -> Option<T> {
+        let marks = self.marks.as_mut()?;
+        let answer = change(marks);
+        if marks.is_empty() {
+            self.marks = None;
+        }
+        Some(answer)
     }
 }

@@ -214,6 +214,7 @@ impl PartitionLog {
         let mut inner = lock(&self.inner);
         let offset = offset.min(inner.end);
         inner.drop_until(&self.origin, offset);
+        self.stable.store(inner.stable(), Ordering::SeqCst);
     }
 
     /// Drops the records from `offset` on, as an unclean leader election or a recreated topic would.
@@ -257,52 +258,6 @@ fn cut(batch: &RecordBatch, max_bytes: usize) -> RecordBatch {
 }
 
 impl Inner {
-    /// Returns the end of what may be read.
-    fn stable(&self) -> u64 {
-        match &self.marks {
-            None => self.end,
-            Some(marks) => marks.stable(self.end).max(self.start),
-        }
-    }
-
-    /// Returns the next offsets from `position` on that readers see, up to the next gap or the end of what may be read.
-    fn visible(&self, position: u64) -> (u64, u64) {
-        match &self.marks {
-            None => (position, self.end),
-            Some(marks) => {
-                let (stable, first) = (self.stable(), marks.skip(position));
-                (first.min(stable), marks.next_gap(first).min(stable))
-            }
-        }
-    }
-
-    /// Returns `position`, or the end of the gap that it is in.
-    fn skip(&self, position: u64) -> u64 {
-        match &self.marks {
-            None => position,
-            Some(marks) => marks.skip(position).min(self.stable()),
-        }
-    }
-
-    /// Returns the number of records; the markers of transactions are none.
-    fn records(&self) -> u64 {
-        self.end - self.start - self.markers()
-    }
-
-    fn markers(&self) -> u64 {
-        self.marks.as_ref().map_or(0, |marks| marks.markers())
-    }
-
-    /// Changes the marks, which are dropped once nothing is marked.
-    fn mark<T>(&mut self, change: impl FnOnce(&mut Marks) -> T) -> Option<T> {
-        let marks = self.marks.as_mut()?;
-        let answer = change(marks);
-        if marks.is_empty() {
-            self.marks = None;
-        }
-        Some(answer)
-    }
-
     /// Turns the tail into a segment, and starts the next tail in memory of a dropped segment.
     fn seal(&mut self, origin: &Arc<TopicPartition>) {
         if !self.tail.is_empty() {
@@ -439,7 +394,103 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use tidings_core::Record;
+
     use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Kept {
+        Seen,
+        Open(u64),
+        Gap,
+    }
+
+    /// Reads a log from its start to the end of what may be read; returns the offsets, and where reading ends.
+    fn read_all(log: &PartitionLog, most: usize) -> (Vec<u64>, u64) {
+        let (mut next, end) = log.bounds(Timestamp::default());
+        let mut seen = Vec::new();
+        while next < end {
+            match log.read(next, u64::MAX, most, 1 << 20, Timestamp::default()) {
+                Read::Records(batch, after) => {
+                    assert!(after > next, "progress");
+                    seen.extend(batch.records().iter().map(|record| record.offset));
+                    next = after;
+                }
+                other => panic!("{other:?} at {next} before {end}"),
+            }
+        }
+        (seen, next)
+    }
+
+    /// Compares a log with a naive list of what became of each offset.
+    #[test]
+    fn shows_of_transactions_what_a_plain_list_shows() {
+        let retention = Retention { records: 1_000, bytes: 1 << 30, age: None };
+        let log = PartitionLog::new(TopicPartition::new("t", 0), retention);
+        let (mut all, mut start) = (Vec::new(), 0_usize);
+        let record = || Record::new("t", "x");
+        let mut random = 11_u64;
+        let mut below = |most: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % most
+        };
+        for _ in 0..20_000 {
+            let transaction = below(3);
+            let mut appender = log.appender(Timestamp::default());
+            match below(12) {
+                0..=2 => {
+                    appender.push(record(), record().size());
+                    all.push(Kept::Seen);
+                }
+                3..=7 => {
+                    appender.push_open(record(), record().size(), transaction);
+                    all.push(Kept::Open(transaction));
+                }
+                8 | 9 => {
+                    let committed = below(2) == 0;
+                    appender.end_transaction(transaction, committed);
+                    let had = log_has(&mut all[start..], transaction, committed);
+                    if appender.end() > all.len() as u64 {
+                        all.push(Kept::Gap);
+                    } else {
+                        assert!(!had, "no marker of a transaction with records");
+                    }
+                }
+                10 if below(4) == 0 => {
+                    drop(appender);
+                    start += below((all.len() - start) as u64 / 4 + 1) as usize;
+                    log.drop_before(start as u64);
+                    continue;
+                }
+                _ if below(8) == 0 => {
+                    drop(appender);
+                    let end = all.len() - below(4).min((all.len() - start) as u64) as usize;
+                    log.truncate(end as u64);
+                    all.truncate(end);
+                    continue;
+                }
+                _ => {}
+            }
+            drop(appender);
+            let stable = all[start..].iter().position(|kept| matches!(kept, Kept::Open(_)));
+            let stable = stable.map_or(all.len(), |at| start + at);
+            let seen: Vec<u64> = (start..stable).filter(|at| all[*at] == Kept::Seen).map(|at| at as u64).collect();
+            assert_eq!(read_all(&log, 1 + below(9) as usize), (seen, stable as u64));
+            assert_eq!(log.stable_end(), stable as u64);
+            if all.len() - start > 300 {
+                start = all.len() - 100;
+                log.drop_before(start as u64);
+            }
+        }
+    }
+
+    /// Ends a transaction of the naive list; returns whether it had records.
+    fn log_has(all: &mut [Kept], transaction: u64, committed: bool) -> bool {
+        let mut of = all.iter_mut().filter(|kept| **kept == Kept::Open(transaction)).peekable();
+        let had = of.peek().is_some();
+        of.for_each(|kept| *kept = if committed { Kept::Seen } else { Kept::Gap });
+        had
+    }
 
     /// Compares a log with a naive list, which counts each record at once.
     #[test]
@@ -457,6 +508,7 @@ mod tests {
             match below(8) {
                 0 => match log.read(
                     start + below(kept.len() as u64 + 1),
+                    u64::MAX,
                     1 + below(9) as usize,
                     400,
                     Timestamp::default(),

@@ -1,4 +1,5 @@
 //! Transactions: what readers see of them, how they end, and how faults reach them.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tidings_conformance::{Setup, transport};
 use tidings_core::{
     Admin, Cluster, Consumer, ConsumerOptions, DeadLetterSink, Error, ErrorKind, Guarantees, Name, Publisher, Result,
-    Start, TopicPartition, Transport, async_trait,
+    Start, TopicPartition, Transactor, TransactorOptions, Transport, async_trait,
 };
 use tidings_memory::{Faults, MemoryConfig, MemoryTransport};
 
@@ -226,7 +226,6 @@ pub(crate) struct Shared {
     deleted: Vec<(Name, TopicPartition)>,
 }
 
-/// The memory transport with a bug.
 #[derive(Debug)]
 pub(crate) struct Bent {
     inner: MemoryTransport,
@@ -248,7 +247,6 @@ fn group_of(kind: Kind, group: &Name) -> Name {
 }
 
 impl Bent {
-    /// The options of a consumer as the bug has them.
     async fn bent(&self, mut options: ConsumerOptions) -> Result<ConsumerOptions> {
         options.group = group_of(self.kind, &options.group);
         let listed = self.inner.admin().await?.list_topics().await.unwrap_or_default();
@@ -309,6 +307,10 @@ impl Transport for Bent {
             kind: self.kind,
             shared: Arc::clone(&self.shared),
         }))
+    }
+
+    async fn transactor(&self, options: TransactorOptions) -> Result<Arc<dyn Transactor>> {
+        self.inner.transactor(options).await
     }
 
     async fn cluster(&self) -> Result<Arc<dyn Cluster>> {
