@@ -26,7 +26,7 @@ fn lines(log: &Log) -> Vec<String> {
 use serde::{Deserialize, Serialize};
 use tidings::Event;
 
-/// The event as it was until now, under a new Rust name.
+/// Version 1, under a new Rust name.
 #[derive(Serialize, Deserialize, Event)]
 #[event(topic = "user-events", type = "user.registered", key = "user_id")]
 struct UserRegisteredV1 {
@@ -34,7 +34,7 @@ struct UserRegisteredV1 {
     name: String,
 }
 
-/// The event as it is from now on.
+/// Version 2.
 #[derive(Debug, Serialize, Deserialize, Event)]
 #[event(topic = "user-events", type = "user.registered", version = 2, key = "user_id")]
 #[event(upcast_from = UserRegisteredV1, downcast_to = UserRegisteredV1)]
@@ -44,7 +44,7 @@ struct UserRegistered {
     last_name: String,
 }
 
-/// For readers. A conversion that may fail is a `TryFrom`.
+/// Converts old events, for readers. A conversion that cannot fail is a `From`.
 impl TryFrom<UserRegisteredV1> for UserRegistered {
     type Error = String;
 
@@ -54,7 +54,7 @@ impl TryFrom<UserRegisteredV1> for UserRegistered {
     }
 }
 
-/// For writers, of a reference.
+/// Converts new events by reference, for writers of version 1.
 impl From<&UserRegistered> for UserRegisteredV1 {
     fn from(new: &UserRegistered) -> Self {
         Self { user_id: new.user_id.clone(), name: format!("{} {}", new.first_name, new.last_name) }

@@ -82,12 +82,14 @@ pub trait Consumer: Debug + Send + Sync + 'static {
     /// Dropping the future may still commit. Repeating a commit changes nothing.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<()>>;
 
-    /// Returns these commits in the form that a [`Transactor`](crate::Transactor) of the same transport commits, with
-    /// the membership as it is now. Nothing is committed yet. Default: [`Unsupported`](ErrorKind::Unsupported).
+    /// Returns `commits` with the current membership, for [`Transactor::commit`](crate::Transactor::commit) of the same
+    /// transport.
+    ///
+    /// Commits nothing. Default: [`Unsupported`](ErrorKind::Unsupported).
     ///
     /// # Errors
-    /// For all of them, [`Fenced`](ErrorKind::Fenced) if one of the partitions, or that epoch of it, is no longer this
-    /// member's; [`Unsupported`](ErrorKind::Unsupported), [`Closed`](ErrorKind::Closed).
+    /// [`Fenced`](ErrorKind::Fenced) for the whole call if one of the partitions, or that epoch of it, is no longer
+    /// this member's; [`Unsupported`](ErrorKind::Unsupported), [`Closed`](ErrorKind::Closed).
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.

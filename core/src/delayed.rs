@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use crate::{Error, ErrorKind, Record, Timestamp};
 
-/// When a delayed event is due: it is published then, and never before.
+/// The time at which a delayed event is due. It is not published before.
 ///
-/// The clock is that of the store or broker which holds the event back, so clocks of hosts that differ do not matter to
-/// a delay.
+/// The clock of the store or broker that holds the event back decides, so a delay does not depend on the clocks of
+/// hosts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::{Error, ErrorKind, Record, Timestamp};
 pub enum Due {
     /// Once this time has passed since the event was accepted.
     After(Duration),
-    /// At this time; at once if it has passed.
+    /// At this time; immediately if it has passed.
     At(Timestamp),
 }
 
@@ -47,7 +47,7 @@ pub struct DelayedRecord {
     pub id: Uuid,
     /// The record.
     pub record: Record,
-    /// When it is published.
+    /// The time at which it is due.
     pub due: Due,
 }
 
@@ -62,5 +62,12 @@ impl DelayedRecord {
 pub(crate) fn not_delayed() -> Error {
     let what = "publish a delayed event: this transport does not hold events back, and nothing is published; write the \
                 event to a Postgres outbox instead (`Outbox::publish_after`)";
+    Error::new(ErrorKind::Unsupported, what)
+}
+
+/// Returns the error of such a publisher for a cancellation.
+pub(crate) fn not_cancelled() -> Error {
+    let what = "cancel a delayed event: this transport does not hold events back, and nothing is cancelled; \
+                `Outbox::cancel` cancels events of a Postgres outbox";
     Error::new(ErrorKind::Unsupported, what)
 }

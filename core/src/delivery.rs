@@ -29,7 +29,7 @@ pub struct DeliveryContext {
     pub topic_prefix: Name,
     /// The format in which events are written. Default: that of the codec of their type.
     pub event_format: codec::EventFormat,
-    /// The older versions in which events are written. Default: none, each in that of its type.
+    /// The older versions in which events are written. Default: none; each event is written in its own version.
     pub event_versions: codec::EventVersions,
     /// The publisher of events published through a delivery.
     pub publisher: Option<Arc<dyn Publisher>>,

@@ -46,7 +46,7 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
     const TYPE: &'static str;
     /// The version of the payload. A handler accepts its major version, and those of the event's upcasts.
     const VERSION: Version = Version::new(1, 0);
-    /// The older version that is read as this event. A handler of this event then serves both; chains are followed.
+    /// The older version that is read as this event, directly or through a chain. A handler of this event takes both.
     const UPCAST: Option<Upcast<Self>> = None;
     /// The older version that this event can be written as, where [`EventVersions`](crate::codec::EventVersions)
     /// select it.
@@ -123,8 +123,8 @@ impl Key for Cow<'_, str> {
 
 /// The version of a payload, `major.minor`; on the wire it is the text `"1.0"`.
 ///
-/// A new minor version only adds what older readers may ignore; a new major version needs an [upcast](crate::codec::Upcast)
-/// from the older one, or a handler of its own.
+/// A new minor version only adds fields that older readers may ignore. A new major version needs an
+/// [upcast](crate::codec::Upcast) from the older one, or its own handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version {
     /// The major version: changes that older readers cannot read.

@@ -135,8 +135,8 @@ impl DeliveryPublisher {
 
     /// Publishes `event` as caused by the delivery's (first) event once `delay` has passed, and returns its id.
     ///
-    /// The id is derived: a repeat of the handler delays an event with the same id again, which consumers with an
-    /// idempotency store recognise.
+    /// The id is derived. If the handler runs again, it publishes a second delayed event with the same id, which
+    /// consumers with an idempotency store recognise. To cancel both, use `EventPublisher::cancel`.
     ///
     /// Dropping the future may still publish the event.
     ///

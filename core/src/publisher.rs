@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use uuid::Uuid;
 
-use crate::delayed::not_delayed;
+use crate::delayed::{not_cancelled, not_delayed};
 use crate::{DelayedRecord, Error, ErrorKind, Guarantees, Position, Record, Result};
 
 /// Publishes records to a broker.
@@ -71,10 +71,9 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// Accepts a record to be published when it is due, and never before. Default:
     /// [`Unsupported`](crate::ErrorKind::Unsupported), for a broker that cannot hold records back.
     ///
-    /// `Ok` means that the record is held back by the durability that the backend states. It takes its place in the
-    /// order of its key when it is published. It is published also if the publisher is closed in the meantime, and at
-    /// least once: a backend may repeat it after a failure. The number and the size of records that are held back are
-    /// bounded.
+    /// `Ok` means that the record is held back, with the durability that the backend states. It takes its place in the
+    /// order of its key when it is published, at least once: a backend may repeat it after a failure. Closing the
+    /// publisher does not cancel it. The number and the size of delayed records are bounded.
     ///
     /// Dropping the future may still accept the record.
     ///
@@ -97,7 +96,7 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported).
     async fn cancel_delayed(&self, id: Uuid) -> Result<bool> {
         let _ = id;
-        Err(not_delayed())
+        Err(not_cancelled())
     }
 
     /// Refuses new records, waits at most `deadline` for the answers to those in flight, and releases its resources.

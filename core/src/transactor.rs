@@ -1,8 +1,8 @@
 //! Transactions: the [`Transactor`] trait, which publishes records and commits offsets together or not at all.
 //!
-//! A broker with transactions keeps the records of an open one from committed readers, and shows all of them at its
-//! end, together with the offsets that a group has then read. A service that reads, handles and publishes with them
-//! neither loses nor repeats what its readers see. The design is Kafka's (KIP-98, KIP-447).
+//! A broker hides the records of an open transaction from readers of committed records. A commit shows all of them, and
+//! commits offsets of a group at the same time; an abort shows none. A program that reads, transforms and publishes in
+//! transactions neither loses nor repeats a result. The design is Kafka's (KIP-98, KIP-447).
 
 use std::fmt::{self, Debug, Formatter};
 use std::time::Duration;
@@ -13,23 +13,23 @@ use crate::{Error, ErrorKind, Guarantees, Name, Position, Record, Result, TopicP
 
 /// Publishes records in transactions, one at a time.
 ///
-/// The first [`publish`](Self::publish) after an end begins a transaction, and so does a [`commit`](Self::commit) with
-/// offsets. [`Transport::transactor`](crate::Transport::transactor) opens one.
+/// Opened by [`Transport::transactor`](crate::Transport::transactor). The first [`publish`](Self::publish) after a
+/// commit or an abort begins a transaction, and so does a [`commit`](Self::commit) with offsets.
 ///
 /// # Contract
 /// - **X1** After a `commit` that ends `Ok`, committed readers see all records of the transaction, and the group's
-///   offsets are those that it names. After any other end they see none of its records, and the offsets are as before;
-///   after [`Indeterminate`](crate::ErrorKind::Indeterminate), one or the other, never a part. A record that is not
-///   stored fails its transaction: its `commit` aborts.
+///   offsets are those of the commit. After any other result they see none of its records, and the offsets are as
+///   before; after [`Indeterminate`](crate::ErrorKind::Indeterminate), one or the other, never a part. If a record is
+///   not stored, the transaction has failed: `commit` aborts it.
 /// - **X2** Consumers and log readers that read committed records yield no record of an open or aborted transaction.
 ///   Records behind an open one wait for its end, so the order of a partition is the order of its log. The gaps of
 ///   aborted records are counted as read.
 /// - **X3** Opening a transactor ends the earlier one of the same id: its open transaction is aborted, and all its later
-///   calls end as [`Fenced`](crate::ErrorKind::Fenced). An end of it that was under way comes first.
+///   calls end as [`Fenced`](crate::ErrorKind::Fenced). A commit of the earlier one that is under way completes first.
 /// - **X4** Offsets are refused if one of their partitions is no longer the member's: the transaction is then aborted as
 ///   a whole, the `commit` ends as [`Conflict`](crate::ErrorKind::Conflict), and the transactor continues.
 /// - **X5** A transaction that is open for longer than [`timeout`](TransactorOptions::timeout) is aborted by the broker,
-///   also if its process is gone, and holds back no reader for much longer. A `commit` after that does not end `Ok`.
+///   even if its process is gone, and delays no reader for much longer. A later `commit` of it does not end `Ok`.
 ///
 /// P1 to P5 hold for the records of a transaction as for those of a [`Publisher`](crate::Publisher), where `Ok` means
 /// that the record is stored in the open transaction.
@@ -62,29 +62,33 @@ pub trait Transactor: Debug + Send + Sync + 'static {
     /// only be aborted. [`Fenced`](crate::ErrorKind::Fenced) if another transactor has the id (X3).
     async fn publish(&self, records: Vec<Record>) -> Vec<Result<Position>>;
 
-    /// Ends the transaction: all records of earlier calls of `publish` become visible, and the offsets are committed.
+    /// Commits the transaction: all records of earlier calls of `publish` become visible, and the offsets are
+    /// committed.
     ///
-    /// It waits for the answers to these records first, and repeats a request whose answer was lost until it is known.
-    /// Without records and offsets it does nothing.
+    /// Waits for the answers to these records first, and repeats a request whose answer was lost. Does nothing without
+    /// records and offsets.
     ///
     /// # Errors
-    /// In all cases but one the transaction is aborted, and can be made again as another one:
+    /// In all cases but [`Indeterminate`](crate::ErrorKind::Indeterminate) the transaction is aborted. A new one can
+    /// publish the same records after:
     /// [`Conflict`](crate::ErrorKind::Conflict) if the offsets were refused (X4), the error of a record that was not
     /// stored, [`Unavailable`](crate::ErrorKind::Unavailable), [`Denied`](crate::ErrorKind::Denied).
     /// [`Fenced`](crate::ErrorKind::Fenced) and [`Closed`](crate::ErrorKind::Closed) are final.
     /// [`Indeterminate`](crate::ErrorKind::Indeterminate): the end is unknown, and the transactor is closed. Open
-    /// another one of the same id, which waits for that end; the group's committed offset then tells which it was.
+    /// another one of the same id, which waits for that end. The group's committed offset then shows whether it was a
+    /// commit; without offsets, only the records show it.
     ///
     /// # Cancel safety
-    /// A dropped future may still commit. The next call waits for that end, and a `commit` returns its result.
+    /// A dropped future may still commit. The next call waits for the outcome; if it is a `commit`, it returns that
+    /// outcome.
     async fn commit(&self, offsets: Option<TransactionOffsets>) -> Result<()>;
 
     /// Aborts the transaction: no reader of committed records sees its records. Does nothing if none is open.
     ///
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced), [`Closed`](crate::ErrorKind::Closed);
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the broker could not be asked: it aborts the transaction at the
-    /// latest after its timeout (X5), and a later transaction of this transactor waits for that.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the broker could not be reached: it aborts the transaction
+    /// after the timeout at the latest (X5), and the next transaction of this transactor waits for that.
     ///
     /// # Cancel safety
     /// A dropped future still aborts.
@@ -114,7 +118,7 @@ pub trait Transactor: Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransactorOptions {
-    /// The id, Kafka's `transactional.id`: the same after a restart, and another one for each process that runs at the
+    /// The id, Kafka's `transactional.id`. Keep it over restarts, and use different ids for processes that run at the
     /// same time (X3).
     pub id: Name,
     /// The time after which the broker aborts an open transaction (X5). Default:
@@ -179,7 +183,7 @@ pub struct TransactionOffset {
     pub partition: TopicPartition,
     /// The next offset to read.
     pub next_offset: u64,
-    /// The metadata as it is stored, which may be more than the caller's.
+    /// The metadata that is stored: the caller's, and possibly additions of the transport.
     pub metadata: Option<String>,
 }
 
@@ -209,7 +213,7 @@ impl TransactionOffsets {
         self
     }
 
-    /// Sets a function that the transactor calls once the offsets are committed, so that the consumer knows of it.
+    /// Sets a function that the transactor calls after the offsets are committed, to notify the consumer.
     #[must_use]
     pub fn with_on_commit(mut self, on_commit: impl FnOnce() + Send + 'static) -> Self {
         self.on_commit = Some(Box::new(on_commit));

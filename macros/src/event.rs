@@ -85,8 +85,8 @@ fn casts(attributes: &Attributes) -> (TokenStream, TokenStream) {
     (upcast.unwrap_or_default(), downcast.unwrap_or_default())
 }
 
-/// Generates constants that evaluate those of the conversions, which would else be evaluated where the event is used
-/// first. Those of a generic event can only be evaluated there.
+/// Generates constants that evaluate the constants of the conversions. Without them, an error would appear only where
+/// the event is used first, as it does for a generic event.
 fn checks(input: &DeriveInput, attributes: &Attributes) -> TokenStream {
     if !input.generics.params.is_empty() {
         return TokenStream::new();

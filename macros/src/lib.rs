@@ -42,8 +42,8 @@ use proc_macro::TokenStream;
 /// | `codec = "json"`, `"postcard"`, `"cloudevents"`, `"cloudevents-structured"` or the path of a `Codec` | the codec that writes the event | `"json"` |
 /// | `crate = "path"` | the path of tidings | `::tidings` |
 ///
-/// The older version has the same `topic` and `type`, and a lower major version; anything else does not compile. It may
-/// have an older version in turn.
+/// The older version has the same `topic` and `type` and a lower major version; anything else does not compile. It may
+/// name an older version itself.
 ///
 /// `topic` and `type` contain no white space. An enum has one type for all its variants, and an
 /// expression as its key.

@@ -34,8 +34,9 @@ impl Target {
         }
     }
 
-    /// Returns the name of a handler that was given none. It must stay the same over releases: it is part of derived
-    /// ids. So an upcast leaves it that of the handler of the oldest version.
+    /// Returns the name of a handler that was given none: that of a handler of its oldest version. It is part of
+    /// derived ids, so it stays the same when a handler of that version is replaced by one of a newer version with an
+    /// upcast.
     pub(crate) fn default_name(&self) -> Name {
         match self {
             Self::Event { event_type, majors, .. } => match majors.last() {

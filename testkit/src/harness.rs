@@ -43,8 +43,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// panics, dropping the harness prints its [`trace`](Self::trace).
 ///
 /// Records published by handlers are captured if the handler returns them or uses
-/// [`Delivery::publisher`](tidings_core::Delivery::publisher); a publisher created by the handler itself is not
-/// observed.
+/// [`Delivery::publisher`](tidings_core::Delivery::publisher). A publisher that the handler creates is not observed,
+/// and neither are delayed events ([`publish_after`](tidings_core::DeliveryPublisher::publish_after)): only their
+/// handlers' events are.
 #[derive(Debug)]
 #[must_use = "dropping the harness stops its service at once"]
 pub struct Harness<T = MemoryTransport> {

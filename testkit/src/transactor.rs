@@ -11,7 +11,7 @@ use tidings_core::{
 use crate::journal::Journal;
 use crate::recorder::Recorder;
 
-/// Keeps what is published until the transaction ends: of an aborted one, a reader sees nothing.
+/// Keeps published records until the transaction is committed: readers do not see those of an aborted one.
 #[derive(Debug)]
 pub(crate) struct RecordingTransactor {
     inner: Arc<dyn Transactor>,

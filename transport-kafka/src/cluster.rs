@@ -16,8 +16,8 @@ const ADDED_WITHIN: Duration = Duration::from_secs(3);
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// Pause between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Consecutive checks that must show a change where there are several brokers: each check asks any of them, and they
-/// learn of it at different times.
+/// Number of consecutive checks that must show a change in a cluster of several brokers: each check may ask another
+/// broker, and brokers learn of a change at different times.
 const AGREEING: usize = 8;
 
 /// Brokers and configurations of a Kafka cluster.

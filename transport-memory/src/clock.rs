@@ -20,8 +20,8 @@ impl Clock {
         Self { start: start.unwrap_or_else(Timestamp::now), opened: Instant::now() }
     }
 
-    /// Returns when the clock shows `time`; its creation for a time before, `None` for one that tokio's clock never
-    /// reaches.
+    /// Returns the instant at which the clock shows `time`: its creation for an earlier time, `None` for a time that
+    /// tokio's clock cannot represent.
     pub(crate) fn instant(&self, time: Timestamp) -> Option<Instant> {
         let passed = time.millis().saturating_sub(self.start.millis());
         self.opened.checked_add(Duration::from_millis(u64::try_from(passed).unwrap_or(0)))

@@ -303,7 +303,7 @@ impl MemoryConfig {
 
     /// Sets [`max_delayed_records`](Self::max_delayed_records).
     ///
-    /// 1 or more. Further delayed records are refused.
+    /// 1 or more. Further delayed records are refused as `Unavailable`.
     #[must_use]
     pub fn with_max_delayed_records(mut self, records: usize) -> Self {
         self.max_delayed_records = records;

@@ -98,7 +98,7 @@ impl MemoryLogReader {
             match self.broker.transactions.next_deadline() {
                 None => waiting.signal.woken().await,
                 Some(deadline) => {
-                    // Then a transaction is aborted that holds back this reader, perhaps.
+                    // The transaction that is aborted then may be the one that holds back this reader.
                     let _ = timeout_at(deadline, waiting.signal.woken()).await;
                 }
             }

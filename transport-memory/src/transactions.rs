@@ -201,7 +201,7 @@ impl State {
     }
 }
 
-/// The error of a transactor whose id another one has.
+/// Returns the error of a transactor whose id another one has taken.
 pub(crate) fn fenced(verb: &str) -> Error {
     Error::new(ErrorKind::Fenced, format!("{verb} a transaction: another transactor of the same id was opened"))
 }

@@ -183,7 +183,7 @@ impl MemoryTransactor {
         Some(Err(Error::new(ErrorKind::Indeterminate, text)))
     }
 
-    /// Commits at the broker, once also if it is repeated.
+    /// Commits at the broker; a repeated request commits once.
     fn commit_once(&self, client: &mut Client, offsets: Option<&TransactionOffsets>) -> Result<()> {
         let number = match client.number {
             Some(number) => number,

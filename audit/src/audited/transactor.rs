@@ -10,7 +10,7 @@ use super::publisher::Notes;
 
 /// Records published events as [`AuditedPublisher`](super::publisher::AuditedPublisher) does, once they are stored.
 ///
-/// To keep them until the end would take memory without a bound, and lose those of a process that ends before.
+/// Keeping the records until the commit would need unbounded memory, and would lose them if the process crashes.
 #[derive(Debug)]
 pub(super) struct AuditedTransactor {
     inner: Arc<dyn Transactor>,

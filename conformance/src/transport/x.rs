@@ -1,7 +1,7 @@
 //! Helpers of the cases of transactions.
 //!
-//! A broker may answer a commit before its readers see it: what must become visible is waited for, what must not is
-//! looked for after a while of quiet.
+//! A broker may answer a commit before readers see it. A case waits for records that must become visible, and checks
+//! after a quiet period that no others did.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Fixture {
     pub(super) async fn committed_offset(&self, group: &Name, p: &TopicPartition) -> Checked<Option<u64>> {
         let admin = self.admin().await?;
         match self.within("lag", admin.group_lag(group)).await? {
-            // A group without members and commits is none.
+            // A group without members and commits does not exist.
             Err(error) if error.kind() == tidings_core::ErrorKind::NotFound => Ok(None),
             lag => Ok(lag?.into_iter().find(|lag| lag.partition == *p).and_then(|lag| lag.committed)),
         }

@@ -1,4 +1,4 @@
-//! X4: offsets of a member that lost their partition abort the whole transaction.
+//! X4: offsets of a partition that the member has lost abort the whole transaction.
 
 use tidings_core::{
     Commit, ConsumerOptions, ErrorKind, Name, TopicPartition, TransactionOffsets, Transactor, Transport,

@@ -215,8 +215,9 @@ fn encode_by<C: Codec, E: Event>(envelope: EnvelopeRef<'_, E>, topic_prefix: &st
 
 /// Decodes an event by the codec that the record's `content-type` names.
 ///
-/// An event that has an [upcast](Event::UPCAST) is read by the record's version: an older one is read as its own type
-/// and converted. The versions of other events are not compared here: a service's router does.
+/// For an event that has an [upcast](Event::UPCAST), the record's version selects the type: an older record is decoded
+/// as its own type and converted. The versions of other events are not compared here; the router of a service compares
+/// them.
 ///
 /// # Errors
 /// [`ErrorKind::Undecodable`] if the bytes, the type or the codec do not match; the message names the field. A null

@@ -1,8 +1,8 @@
-//! Versions of events: older ones are read as their successor, and newer ones may be written as their predecessor.
+//! Versions of events: older ones are read as newer ones, and newer ones can be written as older ones.
 //!
-//! Each step of a chain is a conversion between two types, and every step leads to a lower major version: so a chain
-//! ends, and the version of a record selects one type of it. The version is examined for types with an upcast only;
-//! for all others the constant [`Event::UPCAST`] is `None`, and nothing of this is compiled into them.
+//! Each step of a chain converts between two types and leads to a lower major version, so every chain ends, and the
+//! version of a record selects one of its types. Only types with an upcast examine the version: for other types
+//! [`Event::UPCAST`] is `None`, and none of this code is compiled.
 
 use std::fmt;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl<E> fmt::Debug for Downcast<E> {
     }
 }
 
-/// Checks, while compiling, that `Old` is an older version of `New`. So no chain has a loop.
+/// Checks at compile time that `Old` is an older version of `New`, so that no chain has a loop.
 const fn expect_older<Old: Event, New: Event>() {
     assert!(
         Old::VERSION.major < New::VERSION.major,
@@ -111,7 +111,7 @@ const fn expect_older<Old: Event, New: Event>() {
     assert!(are_equal(Old::TOPIC, New::TOPIC), "all versions of an event have the same `topic`");
 }
 
-/// Compares texts, which `==` cannot while compiling.
+/// Compares strings; `==` is not available at compile time.
 const fn are_equal(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;
@@ -185,7 +185,7 @@ where
     Some(read_in::<Old>(record, version)?.and_then(upcast))
 }
 
-/// Converts the payload. The envelope stays, except for what describes the payload.
+/// Converts the payload, and keeps the envelope except for the fields that describe the payload.
 fn upcast<Old, E>(old: Envelope<Old>) -> Result<Envelope<E>>
 where
     Old: Event,
@@ -212,8 +212,8 @@ fn unknown<E: Event>(version: Version) -> Error {
 
 /// The versions in which a service, publisher or outbox writes events, for types that have newer ones.
 ///
-/// While a topic has readers that know only an older version, its publishers write that one. Each type that is not
-/// named here is written in its own version.
+/// Publishers select an older version while a topic has readers that know no newer one. Events of other types are
+/// written in their own version.
 ///
 /// ```
 /// use tidings_core::codec::{Downcast, EventFormat, EventVersions};
@@ -304,7 +304,7 @@ fn write_in<E: Event>(
     (E::DOWNCAST?.write)(format, major, envelope, prefix)
 }
 
-/// Converts an event to `Old`, and writes that. The envelope stays, except for what describes the payload.
+/// Converts an event to `Old`, and writes it. Keeps the envelope except for the fields that describe the payload.
 fn write_older<Old, E>(
     format: EventFormat,
     major: u32,

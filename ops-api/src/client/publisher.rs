@@ -154,7 +154,8 @@ impl Publisher for RemotePublisher {
     }
 
     async fn cancel_delayed(&self, _: Uuid) -> Result<bool> {
-        Err(not_delayed())
+        let what = "cancel a delayed event: the admin API does not hold events back, and nothing is cancelled";
+        Err(Error::new(ErrorKind::Unsupported, what))
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {

@@ -16,8 +16,10 @@ use super::Instruments;
 use crate::conventions::{DESTINATION, ERROR_TYPE, OPERATION_NAME, OPERATION_TYPE, PUBLISH, SYSTEM};
 use crate::errors::unfinished;
 
-/// A transport whose publishers and transactors are measured: a record counts as sent when it is stored in its
-/// transaction, however that ends. Created by [`Metrics::transport`](crate::Metrics::transport).
+/// A transport whose publishers and transactors are measured. Created by
+/// [`Metrics::transport`](crate::Metrics::transport).
+///
+/// A record of a transaction counts as sent when it is stored, even if the transaction is aborted later.
 #[derive(Debug, Clone)]
 pub struct MeteredTransport<T> {
     inner: T,

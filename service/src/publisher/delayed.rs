@@ -11,12 +11,12 @@ use super::EventPublisher;
 impl EventPublisher {
     /// Publishes `event` once `delay` has passed, and returns its id, by which it can be [cancelled](Self::cancel).
     ///
-    /// The event is published after the delay, never before it, and takes its place in the order of its key then. Its
-    /// envelope has the time of this call. The clock is the broker's.
+    /// The event is not published before, and takes its place in the order of its key when it is published. Its
+    /// envelope has the time of this call. The broker's clock decides.
     ///
-    /// `memory` holds events back until its process ends. Kafka does not, and the call fails as
-    /// [`Unsupported`](tidings_core::ErrorKind::Unsupported): the outbox of the Postgres store does it durably, for any
-    /// transport.
+    /// The memory transport holds events back until the process ends. With Kafka the call fails as
+    /// [`Unsupported`](tidings_core::ErrorKind::Unsupported): use the outbox of the Postgres store, which holds events
+    /// back durably for any transport.
     ///
     /// # Cancel safety
     /// As [`publish`](Self::publish).

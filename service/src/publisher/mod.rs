@@ -94,8 +94,9 @@ impl EventPublisher {
         self
     }
 
-    /// Writes events of the type of `Old` as `Old`, an older version, while its readers are not all replaced.
-    /// Repeatable, for other types. Default: each event in its own version.
+    /// Writes newer events of `Old`'s type as `Old`, while readers of that version still run.
+    ///
+    /// Can be repeated for other types. Default: each event in its own version.
     ///
     /// Newer versions need `downcast_to` in their `#[event(..)]`; an event that no chain of downcasts converts to `Old`
     /// is refused as [`Invalid`](ErrorKind::Invalid).

@@ -1,6 +1,6 @@
 //! Delayed events: they wait in a table of their own, and relays move them to the outbox when they are due.
 //!
-//! The outbox itself stays small, and so do its reads; the order of a key is that in which its events become due.
+//! So the outbox stays small, and its reads stay cheap. Events of a key are ordered by their due times.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) const NOTICE: &str = "delayed";
 /// The largest number of milliseconds of a delay, or since 1970: the end of the year 9999.
 const MAX_MILLIS: i64 = 253_402_300_799_999;
 
-/// Draws no lock: the record gets its place in its lane when it is moved.
+/// Takes no lock: the record gets its place in its lane when it is moved.
 const PUT: &str = "
 WITH told AS MATERIALIZED (
     SELECT pg_notify($1, $2) WHERE EXISTS (SELECT FROM tidings.outbox_sleepers)
@@ -32,7 +32,7 @@ FROM unnest(
 ) AS r (lane, shard, topic, partition, record_time, key, value, headers)
 WHERE (SELECT count(*) FROM told) >= 0";
 
-/// Waits for a relay that moves the record at this moment, and then finds none.
+/// If a relay is moving the record, waits for the relay and then finds no row.
 const CANCEL: &str = "DELETE FROM tidings.outbox_delayed WHERE event_id = $1";
 
 /// Milliseconds until the first record of these shards is due, rounded up.
@@ -66,9 +66,9 @@ impl Outbox {
     /// Publishes `event` once `delay` has passed since this call, if the transaction of `connection` commits, and returns
     /// its id, by which it can be [cancelled](Self::cancel).
     ///
-    /// A relay publishes it after the delay by the server's clock, never before it, and at most about
-    /// [`RelayConfig::poll_interval`](crate::RelayConfig::poll_interval) later. The event takes its place in the order of
-    /// its key when it is due. Its envelope has the time of this call.
+    /// By the server's clock, a relay moves it to the outbox when the delay has passed, never before, and at most about
+    /// [`RelayConfig::poll_interval`](crate::RelayConfig::poll_interval) later, unless a transaction that publishes to
+    /// its key is open. Then the event takes its place in the order of its key. Its envelope has the time of this call.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), and [`Invalid`](ErrorKind::Invalid) for a delay of more than 8,000 years.

@@ -19,10 +19,10 @@ impl OutboxLag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OutboxLag {
-    /// Number of records to be published, including held ones and delayed ones that
-    /// are due, counted up to [`OutboxLag::MAX_COUNTED`].
+    /// Number of records to be published, including held ones and delayed ones that are due, counted up to
+    /// [`OutboxLag::MAX_COUNTED`].
     pub waiting: u64,
-    /// Age of the oldest of them, by the server's clock; that of a delayed event counts from when it was due.
+    /// Age of the oldest waiting record by the server's clock; the age of a delayed one counts from its due time.
     pub oldest: Option<Duration>,
     /// Number of records that the broker refused and that hold back their key.
     pub holding: u64,

@@ -181,7 +181,7 @@ async fn begin(
                     error = error.report(),
                     "cannot look up the start offsets of partitions; the attempt is repeated"
                 );
-                // Brokers learn of a new topic at different times: at first, one that is missing is no reason to stop.
+                // Brokers learn of a new topic at different times, so a missing topic is not an error at first.
                 if told.elapsed() > TELL_AFTER || !(error.is_retryable() || error.kind() == ErrorKind::NotFound) {
                     told = Instant::now();
                     shared.change(|state| state.trouble = Some(error));

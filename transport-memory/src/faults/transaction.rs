@@ -6,8 +6,7 @@ use super::Faults;
 
 /// A fault of committing transactions, for [`Faults::commit_transactions`].
 ///
-/// Records in transactions are subject to [`PublishFault`](super::PublishFault), and all calls to
-/// [`Faults::down`].
+/// [`PublishFault`](super::PublishFault) applies to records in transactions, and [`Faults::down`] to all calls.
 ///
 /// ```
 /// # use tidings_core::{ErrorKind, Record, Transactor, TransactorOptions, Transport};
@@ -44,9 +43,11 @@ impl TransactionFault {
         Self { kind, committed: false, times: 1 }
     }
 
-    /// Creates a fault: the answer of the next commit is lost, after it was done or (`committed` is `false`) before.
+    /// Creates a fault: the answer to the next commit is lost, after the broker has committed or, if `committed` is
+    /// `false`, before.
     ///
-    /// The transactor asks again, and after five lost answers ends as [`Indeterminate`](ErrorKind::Indeterminate).
+    /// The transactor asks again. After five lost answers the commit ends as
+    /// [`Indeterminate`](ErrorKind::Indeterminate).
     pub fn unknown(committed: bool) -> Self {
         Self { committed, ..Self::new(ErrorKind::Indeterminate) }
     }

@@ -32,8 +32,8 @@ use crate::PostgresStore;
 /// event id. Records wait while the broker is unavailable; records that it refuses permanently are [kept
 /// aside](Refused).
 ///
-/// Delayed events are published when they are due by the server's clock: at idle within milliseconds, under load and
-/// without notifications within [`RelayConfig::poll_interval`].
+/// Delayed events are moved to the outbox when they are due by the server's clock: by an idle relay within
+/// milliseconds, under load or without notifications within [`RelayConfig::poll_interval`].
 ///
 /// A relay holds two connections in addition to the store's. They must go directly to the server: a transaction-level
 /// pooler breaks its locks and notifications. Dropping the relay stops it at once.
