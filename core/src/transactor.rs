@@ -87,6 +87,7 @@ pub trait Transactor: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Fenced`](crate::ErrorKind::Fenced), [`Closed`](crate::ErrorKind::Closed);
+    /// [`Conflict`](crate::ErrorKind::Conflict) if an earlier `commit` whose future was dropped has committed it;
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the broker could not be reached: it aborts the transaction
     /// after the timeout at the latest (X5), and the next transaction of this transactor waits for that.
     ///

@@ -341,6 +341,27 @@ fn a_version_is_selected_for_its_type_and_newer_events_alone() {
     assert_eq!(old.headers.get_str("version"), Some("1.0"), "older events are written as they are");
 }
 
+/// An event of another topic that has the same type.
+#[derive(Serialize, Deserialize)]
+struct Invoice(u32);
+
+impl Event for Invoice {
+    type Codec = Json;
+    const TOPIC: &'static str = "invoices";
+    const TYPE: &'static str = TYPE;
+    const VERSION: Version = Version::new(2, 0);
+    fn key(&self) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+}
+
+#[test]
+fn a_version_is_selected_for_its_topic_alone() {
+    let versions = EventVersions::default().with::<One<Json>>();
+    let record = versions.encode(EventFormat::OfEvent, envelope(Invoice(7)).as_ref(), "").unwrap();
+    assert_eq!(record.headers.get_str("version"), Some("2.0"));
+}
+
 #[test]
 fn an_event_that_cannot_be_written_as_the_older_one_is_invalid() {
     let versions = EventVersions::default().with::<One<Json>>();

@@ -14,6 +14,12 @@ CREATE TABLE tidings.outbox_delayed (
     key bytea,
     value bytea,
     headers bytea NOT NULL
+)
+-- As of tidings.outbox: dead rows at the front of the index go by their number.
+WITH (
+    autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_insert_scale_factor = 0.0, autovacuum_vacuum_insert_threshold = 50000,
+    toast.autovacuum_vacuum_scale_factor = 0.0, toast.autovacuum_vacuum_threshold = 5000
 );
 
 CREATE INDEX ON tidings.outbox_delayed (shard, not_before, id);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tidings_core::{DelayedRecord, Due, Error, ErrorKind, Publisher, Record, Result};
+use tidings_core::{DelayedRecord, Due, Error, ErrorKind, PublisherExt, Record, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -122,15 +122,18 @@ impl Delayed {
         first
     }
 
-    /// Publishes the records that are due, and returns whether the broker answered. Records without an answer are held
-    /// back again, at their old places.
+    /// Publishes the records that are due, one after the other, and returns whether the broker answered. A record without
+    /// an answer and those after it are held back again, at their old places: none overtakes another of its key.
     async fn publish_due(&self, broker: &Arc<Broker>) -> bool {
+        let publisher = MemoryPublisher::new(Arc::clone(broker));
         let due = lock(&self.waiting).take_due(Instant::now());
-        let records = due.iter().map(|(_, _, record)| record.clone()).collect();
-        let answers = MemoryPublisher::new(Arc::clone(broker)).publish(records).await;
         let mut has_answered = true;
-        for ((place, id, record), answer) in due.into_iter().zip(answers) {
-            match answer {
+        for (place, id, record) in due {
+            if !has_answered {
+                lock(&self.waiting).insert(place, id, record);
+                continue;
+            }
+            match publisher.publish_one(record.clone()).await {
                 Ok(_) => {}
                 Err(error) if error.is_infrastructure() => {
                     has_answered = false;

@@ -48,6 +48,8 @@ struct Client {
 /// A commit whose request may have been sent.
 #[derive(Debug)]
 struct Ending {
+    /// The transaction: another one may be open once the transactor is closed.
+    number: u64,
     offsets: Option<TransactionOffsets>,
     lost_answers: u32,
 }
@@ -120,11 +122,14 @@ impl MemoryTransactor {
         }
     }
 
-    /// Waits until no commit is under way; one whose future was dropped is ended here.
+    /// Waits until no commit is under way; one whose future was dropped is ended here. If it failed, nobody else is told:
+    /// the next transaction then fails, too.
     async fn settled(&self) {
         while lock(&self.client).ending.is_some() {
             let alone = self.gate.write().await;
-            self.end(&alone).await;
+            if let Some(Err(error)) = self.end(&alone).await {
+                lock(&self.client).failed.get_or_insert((error.kind(), error.report()));
+            }
         }
     }
 
@@ -159,6 +164,11 @@ impl MemoryTransactor {
 
     /// Asks the broker once to commit; returns `None` if the answer was lost and is to be asked for again.
     fn request(&self, client: &mut Client, ending: &mut Ending) -> Option<Result<()>> {
+        if client.closed {
+            // What was not committed before the close is aborted.
+            let is_committed = self.session.is_committed(ending.number);
+            return Some(if is_committed { Ok(()) } else { Err(closed("commit", "transactor")) });
+        }
         let fault = self.broker.faults.transaction();
         let reached = match fault {
             Some(fault) if fault.kind != ErrorKind::Indeterminate => Err(injected("commit a transaction", fault.kind)),
@@ -168,7 +178,7 @@ impl MemoryTransactor {
         let lost = if reached.is_ok() { fault.is_some() } else { ending.lost_answers > 0 };
         let answer = match fault {
             Some(fault) if lost && !fault.committed => Ok(()),
-            _ => reached.and_then(|()| self.commit_once(client, ending.offsets.as_ref())),
+            _ => reached.and_then(|()| self.commit_once(ending)),
         };
         if !lost {
             self.ended(client, answer.is_err());
@@ -184,15 +194,12 @@ impl MemoryTransactor {
     }
 
     /// Commits at the broker; a repeated request commits once.
-    fn commit_once(&self, client: &mut Client, offsets: Option<&TransactionOffsets>) -> Result<()> {
-        let number = match client.number {
-            Some(number) => number,
-            None => *client.number.insert(self.session.begin(&self.broker)?),
-        };
+    fn commit_once(&self, ending: &Ending) -> Result<()> {
+        let number = ending.number;
         if self.session.is_committed(number) {
             return Ok(());
         }
-        let Some(offsets) = offsets else { return self.session.commit(&self.broker, number) };
+        let Some(offsets) = &ending.offsets else { return self.session.commit(&self.broker, number) };
         let unknown = || {
             let text = format!("commit a transaction: group {:?} has no member {}", offsets.group, offsets.member_id);
             Error::new(ErrorKind::Conflict, text)
@@ -223,10 +230,12 @@ impl MemoryTransactor {
             let text = format!("commit a transaction: it is aborted, since a record was not stored: {text}");
             return Err(Error::new(kind, text));
         }
-        if client.number.is_none() && offsets.is_none() {
-            return Ok(false);
-        }
-        client.ending = Some(Ending { offsets, lost_answers: 0 });
+        let number = match client.number {
+            Some(number) => number,
+            None if offsets.is_none() => return Ok(false),
+            None => *client.number.insert(self.session.begin(&self.broker)?),
+        };
+        client.ending = Some(Ending { number, offsets, lost_answers: 0 });
         Ok(true)
     }
 
@@ -266,17 +275,25 @@ impl Transactor for MemoryTransactor {
         if !self.begin_commit(offsets)? {
             return Ok(());
         }
-        self.end(&alone).await.unwrap_or(Ok(()))
+        self.end(&alone).await.unwrap_or_else(|| Err(closed("commit", "transactor")))
     }
 
     async fn abort(&self) -> Result<()> {
-        self.settled().await;
+        let alone = self.gate.write().await;
+        if let Some(Ok(())) = self.end(&alone).await {
+            let text = "abort a transaction: it is committed, by the commit before, which was not awaited";
+            return Err(Error::new(ErrorKind::Conflict, text));
+        }
         self.check("abort", &lock(&self.client))?;
         self.abort_now()
     }
 
     async fn close(&self, deadline: Duration) -> Result<()> {
-        let settled = tokio::time::timeout(deadline, self.settled()).await;
+        let settled = async {
+            let alone = self.gate.write().await;
+            self.end(&alone).await
+        };
+        let settled = tokio::time::timeout(deadline, settled).await.map(drop);
         lock(&self.client).closed = true;
         self.abort_now()?;
         let late = |_| Error::new(ErrorKind::Unavailable, "close the transactor: its commit has not ended in time");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidings_core::{
     DelayedRecord, Due, ErrorKind, Publisher, ReadLimits, Record, Timestamp, TopicPartition, Transport,
 };
-use tidings_memory::{MemoryConfig, MemoryTransport};
+use tidings_memory::{MemoryConfig, MemoryTransport, PublishFault};
 use tokio::time::{advance, sleep};
 use uuid::Uuid;
 
@@ -155,4 +155,15 @@ async fn a_publisher_that_is_closed_accepts_none_and_what_it_accepted_is_publish
     advance(HOUR + TICK).await;
     sleep(TICK).await;
     assert_eq!(values(&transport).await, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn none_overtakes_one_that_failed() {
+    let transport = MemoryTransport::new();
+    let publisher = publisher(&transport).await;
+    publisher.publish_delayed(delayed("first", HOUR)).await.unwrap();
+    publisher.publish_delayed(delayed("second", HOUR)).await.unwrap();
+    transport.faults().publish(PublishFault::new(ErrorKind::Unavailable));
+    sleep(2 * HOUR).await;
+    assert_eq!(values(&transport).await, ["first", "second"]);
 }

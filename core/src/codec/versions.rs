@@ -251,15 +251,19 @@ fn unknown<E: Event>(version: Version) -> Error {
 /// # Ok::<(), tidings_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct EventVersions(Option<Arc<[(&'static str, Version)]>>);
+pub struct EventVersions(Option<Arc<[Selected]>>);
+
+/// The topic and type of an event, and the version in which it is written.
+type Selected = ((&'static str, &'static str), Version);
 
 impl EventVersions {
-    /// Selects the version of `Old` for events of its type that are newer. A later call for the same type replaces
-    /// an earlier one.
+    /// Selects the version of `Old` for events of its topic and type that are newer. A later call for the same topic and
+    /// type replaces an earlier one.
     #[must_use]
     pub fn with<Old: Event>(self) -> Self {
-        let others = self.0.iter().flat_map(|selected| selected.iter()).filter(|(name, _)| *name != Old::TYPE);
-        Self(Some(others.copied().chain([(Old::TYPE, Old::VERSION)]).collect()))
+        let others =
+            self.0.iter().flat_map(|selected| selected.iter()).filter(|(event, _)| *event != (Old::TOPIC, Old::TYPE));
+        Self(Some(others.copied().chain([((Old::TOPIC, Old::TYPE), Old::VERSION)]).collect()))
     }
 
     /// Encodes `envelope` as [`encode_as`](super::encode_as) does, in the version that is selected for its type.
@@ -286,7 +290,7 @@ impl EventVersions {
 
     /// Returns the version that is selected for `E`, if it is older.
     fn older_than<E: Event>(&self) -> Option<Version> {
-        let selected = self.0.as_ref()?.iter().find(|(name, _)| *name == E::TYPE);
+        let selected = self.0.as_ref()?.iter().find(|(event, _)| *event == (E::TOPIC, E::TYPE));
         selected.map(|(_, version)| *version).filter(|version| version.major < E::VERSION.major)
     }
 }

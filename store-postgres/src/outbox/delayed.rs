@@ -25,7 +25,10 @@ INSERT INTO tidings.outbox_delayed (
     not_before, event_id, lane, shard, topic, partition, record_time, key, value, headers
 )
 SELECT
-    (CASE WHEN $3::boolean THEN clock_timestamp() ELSE timestamptz 'epoch' END) + $4::bigint * interval '1 millisecond',
+    GREATEST(
+        clock_timestamp(),
+        (CASE WHEN $3::boolean THEN clock_timestamp() ELSE timestamptz 'epoch' END) + $4::bigint * interval '1 millisecond'
+    ),
     $5::uuid, r.lane, r.shard, r.topic, r.partition, r.record_time, r.key, r.value, r.headers
 FROM unnest(
     $6::bigint[], $7::smallint[], $8::text[], $9::bigint[], $10::bigint[], $11::bytea[], $12::bytea[], $13::bytea[]

@@ -274,6 +274,51 @@ async fn a_dropped_commit_is_ended_by_the_next_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abort_after_a_dropped_commit_tells_that_it_is_committed() {
+    let transport = MemoryTransport::new();
+    let transactor = transactor(&transport, "a").await;
+    put(&transactor, "t", 0..1).await;
+    transport.faults().delay_commits(SECOND);
+    assert!(timeout(SECOND / 10, transactor.commit(None)).await.is_err());
+    assert_eq!(kind(transactor.abort().await), Some(ErrorKind::Conflict));
+    put(&transactor, "t", 1..2).await;
+    transactor.abort().await.unwrap();
+    assert_eq!(seen(&transport, "t").await.0, ["0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_commit_that_fails_fails_the_next_transaction() {
+    let transport = MemoryTransport::new();
+    let transactor = transactor(&transport, "a").await;
+    put(&transactor, "t", 0..1).await;
+    transport.faults().delay_commits(SECOND);
+    transport.faults().commit_transactions(TransactionFault::new(ErrorKind::Unavailable));
+    assert!(timeout(SECOND / 10, transactor.commit(None)).await.is_err());
+    put(&transactor, "t", 1..2).await;
+    assert_eq!(kind(transactor.commit(None).await), Some(ErrorKind::Unavailable), "the first one is gone");
+    put(&transactor, "t", 2..3).await;
+    transactor.commit(None).await.unwrap();
+    assert_eq!(seen(&transport, "t").await.0, ["2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_during_a_commit_tears_nothing() {
+    let transport = MemoryTransport::new();
+    publish_values(&transport.publisher().await.unwrap(), "in", 0..1).await;
+    let consumer = join(&transport, "g", "in").await;
+    let mine = assigned(&consumer).await.remove(0);
+    records(&consumer).await;
+    let transactor = transactor(&transport, "a").await;
+    put(&transactor, "out", 0..1).await;
+    let next = consumer.transaction_offsets(vec![commit_of(&mine, 1)]).await.unwrap();
+    transport.faults().delay_commits(SECOND);
+    let (committed, closed) = tokio::join!(transactor.commit(Some(next)), transactor.close(SECOND / 10));
+    assert_eq!((kind(committed), kind(closed)), (Some(ErrorKind::Closed), Some(ErrorKind::Unavailable)));
+    assert_eq!(consumer.progress().await.unwrap()[0].committed, None);
+    assert!(seen(&transport, "out").await.0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_waits_for_answers_that_are_delayed() {
     let transport = MemoryTransport::new();
     let transactor = transactor(&transport, "a").await;
