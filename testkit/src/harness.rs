@@ -44,8 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// Records published by handlers are captured if the handler returns them or uses
 /// [`Delivery::publisher`](tidings_core::Delivery::publisher). A publisher that the handler creates is not observed,
-/// and neither are delayed events ([`publish_after`](tidings_core::DeliveryPublisher::publish_after)): only their
-/// handlers' events are.
+/// and neither are delayed events ([`publish_after`](tidings_core::DeliveryPublisher::publish_after)).
 #[derive(Debug)]
 #[must_use = "dropping the harness stops its service at once"]
 pub struct Harness<T = MemoryTransport> {

@@ -35,8 +35,7 @@
 //! - [Delayed events](MemoryConfig::max_delayed_records) wait in memory: the end of the process loses them.
 //! - Compaction is not implemented: a topic with [`Cleanup::Compact`](tidings_core::Cleanup::Compact) keeps its
 //!   records within the bounds above, whatever their age. [`MemoryTransport::faults`] injects faults, for tests.
-//! - As in Kafka, the end of a transaction takes an offset in each of its partitions, and dropping a transactor does
-//!   not end its transaction: readers of these partitions wait until its timeout.
+//! - The end of a transaction takes an offset in each of its partitions; a dropped transactor ends it at the timeout.
 //!
 //! [`MemoryStore`] remembers handled events; [`MemoryDeadLetters`] keeps dead letters, to list and redrive.
 
