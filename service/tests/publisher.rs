@@ -217,6 +217,8 @@ async fn a_transport_that_holds_nothing_back_names_the_outbox() {
     let error = events.publish_after(&registered("u1"), Duration::from_secs(60)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("outbox"), "{error}");
+    let counted = events.stats().snapshot();
+    assert_eq!((counted.published, counted.failed, counted.calls), (0, 1, 1), "a failure is counted");
     assert_eq!(events.cancel(Uuid::from_u128(1)).await.unwrap_err().kind(), ErrorKind::Unsupported);
     assert!(transport.0.records.lock().unwrap().is_empty());
 }

@@ -36,7 +36,7 @@ pub(crate) struct Session {
 #[derive(Debug, Default)]
 struct State {
     fenced: bool,
-    /// Number of transactions so far; the last of them may be open.
+    /// The number of transactions that were begun. The last one may be open.
     count: u64,
     open: Option<Open>,
     /// The last transaction that was committed, so that a repeated request is answered alike.

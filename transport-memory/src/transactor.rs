@@ -122,8 +122,8 @@ impl MemoryTransactor {
         }
     }
 
-    /// Waits until no commit is under way; one whose future was dropped is ended here. If it failed, nobody else is told:
-    /// the next transaction then fails, too.
+    /// Waits until no commit is under way, and ends one whose future was dropped. If that one fails, its caller does not
+    /// learn of it, so the next transaction fails, too.
     async fn settled(&self) {
         while lock(&self.client).ending.is_some() {
             let alone = self.gate.write().await;
@@ -165,7 +165,7 @@ impl MemoryTransactor {
     /// Asks the broker once to commit; returns `None` if the answer was lost and is to be asked for again.
     fn request(&self, client: &mut Client, ending: &mut Ending) -> Option<Result<()>> {
         if client.closed {
-            // What was not committed before the close is aborted.
+            // The close has aborted a transaction that was not committed before.
             let is_committed = self.session.is_committed(ending.number);
             return Some(if is_committed { Ok(()) } else { Err(closed("commit", "transactor")) });
         }

@@ -128,7 +128,7 @@ impl Members<'_> {
     }
 }
 
-/// What the offsets of a transaction carry.
+/// The metadata of offsets that are committed in a transaction.
 pub(super) const METADATA: &str = "of a transaction";
 
 /// Checks that the records are the published ones, in order. Their offsets may have gaps.

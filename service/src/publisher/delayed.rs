@@ -88,6 +88,7 @@ impl EventPublisher {
             self.connection.open().await?.publish_delayed(delayed).await
         };
         let answer = put.instrument(span.clone()).await;
+        self.connection.stats.count(std::slice::from_ref(&answer));
         if let Err(error) = &answer {
             span.record("error.type", error.kind().as_str());
         }

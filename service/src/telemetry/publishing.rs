@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidings_core::{Name, Position, Result};
+use tidings_core::{Name, Result};
 
 /// The counters of a publisher, for a metrics or health endpoint. Clones share them, and they outlive the publisher.
 ///
@@ -69,8 +69,8 @@ impl PublisherStats {
         }
     }
 
-    /// Counts the answers of one call.
-    pub(crate) fn count(&self, answers: &[Result<Position>]) {
+    /// Counts the answers of one call. A delayed event counts when the broker has accepted it.
+    pub(crate) fn count<T>(&self, answers: &[Result<T>]) {
         let failed = answers.iter().filter(|answer| answer.is_err()).count();
         let add = |counter: &AtomicU64, count: usize| {
             if count > 0 {
